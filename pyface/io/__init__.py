@@ -1,0 +1,1 @@
+"""Files beside every floor: atomic writing, images, checkpoints, counter-based random numbers."""
