@@ -1,5 +1,6 @@
 // bias_act: y = clamp(gain * act(x + b)) and its first derivative.
 #pragma once
+#include "pyface/check.h"
 #include "pyface/types.h"
 
 namespace pyface {
@@ -16,7 +17,8 @@ struct BiasActParams {
   double alpha, gain, clamp;
 };
 
-// dx = dy * gain * act'(pre), 0 where |y| >= clamp. `ref` is the input x (with bias) for swish, else the output y.
+// dx = dy * gain * act'(pre), 0 where |y| >= clamp. `ref` is the input x (with bias) for swish, else the
+// output y.
 struct BiasActGradParams {
   const void* dy;
   const void* ref;
@@ -27,6 +29,26 @@ struct BiasActGradParams {
   Act act;
   double alpha, gain, clamp;
 };
+
+// Throws Error when the params cannot be launched. The bindings call it before every launch.
+inline void validate(const BiasActParams& p) {
+  const char* op = "bias_act";
+  check_dtype(op, p.dtype);
+  check_act(op, p.act, p.clamp);
+  if (checked_count(op, "x", {p.outer, p.channels, p.inner}) == 0) return;
+  check_pointer(op, "x", p.x);
+  check_pointer(op, "y", p.y);
+}
+
+inline void validate(const BiasActGradParams& p) {
+  const char* op = "bias_act_grad";
+  check_dtype(op, p.dtype);
+  check_act(op, p.act, p.clamp);
+  if (checked_count(op, "dy", {p.outer, p.channels, p.inner}) == 0) return;
+  check_pointer(op, "dy", p.dy);
+  check_pointer(op, "ref", p.ref);
+  check_pointer(op, "dx", p.dx);
+}
 
 // `threads`: at most this many OpenMP threads.
 void launch_bias_act_cpu(const BiasActParams& p, int threads);

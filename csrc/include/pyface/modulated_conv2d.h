@@ -1,6 +1,7 @@
 // The passes around the shared-weight convolution of a modulated convolution:
 // style multiply, demodulation coefficients, and the fused epilogue.
 #pragma once
+#include "pyface/check.h"
 #include "pyface/types.h"
 
 namespace pyface {
@@ -26,7 +27,8 @@ struct DemodulateParams {
 };
 
 // y = next_style * clamp(gain * act(x * demod + noise + bias)). demod, next_style [n,c]; bias [c];
-// noise [n or 1, h*w]. All four are float32 (float64 when dtype is kF64) and may be null. clamp < 0 means none.
+// noise [n or 1, h*w]. All four are float32 (float64 when dtype is kF64) and may be null. clamp < 0 means
+// none.
 struct ConvEpilogueParams {
   const void* x;
   const void* demod;
@@ -40,6 +42,40 @@ struct ConvEpilogueParams {
   Act act;
   double alpha, gain, clamp;
 };
+
+// Throws Error when the params cannot be launched. The bindings call it before every launch.
+inline void validate(const ModulateParams& p) {
+  const char* op = "modulate";
+  check_dtype(op, p.dtype);
+  if (checked_count(op, "x", {p.n, p.c, p.hw}) == 0) return;
+  check_pointer(op, "x", p.x);
+  check_pointer(op, "scale", p.scale);
+  check_pointer(op, "y", p.y);
+}
+
+inline void validate(const DemodulateParams& p) {
+  const char* op = "demodulate";
+  check_dtype(op, p.dtype);
+  PYFACE_CHECK(p.dtype == DType::kF32 || p.dtype == DType::kF64, op, "dtype",
+               std::to_string(static_cast<int>(p.dtype)), "0 float32, 1 float64");
+  PYFACE_CHECK(p.eps >= 0, op, "eps", std::to_string(p.eps), "0 or more");
+  const int64_t weights = checked_count(op, "weight_sq", {p.out_channels, p.in_channels});
+  const int64_t styles = checked_count(op, "styles", {p.n, p.in_channels});
+  if (checked_count(op, "demod", {p.n, p.out_channels}) == 0) return;
+  check_pointer(op, "demod", p.demod);
+  if (weights == 0 || styles == 0) return;
+  check_pointer(op, "weight_sq", p.weight_sq);
+  check_pointer(op, "styles", p.styles);
+}
+
+inline void validate(const ConvEpilogueParams& p) {
+  const char* op = "conv_epilogue";
+  check_dtype(op, p.dtype);
+  check_act(op, p.act, p.clamp);
+  if (checked_count(op, "x", {p.n, p.c, p.hw}) == 0) return;
+  check_pointer(op, "x", p.x);
+  check_pointer(op, "y", p.y);
+}
 
 void launch_modulate_cpu(const ModulateParams& p, int threads);
 void launch_demodulate_cpu(const DemodulateParams& p, int threads);

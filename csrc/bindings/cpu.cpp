@@ -1,0 +1,19 @@
+// pyface._cpu: the ops on the CPU. `where` is the number of threads.
+#include "bindings/bind_ops.h"
+#include "cpu/dispatch/isa.h"
+
+PYBIND11_MODULE(_cpu, m) {
+  m.doc() = "CPU kernels of pyface.";
+  pyface::bind_ops(m, PYFACE_LAUNCHERS(cpu));
+  m.def("isa", [] { return pyface::isa_name(pyface::isa()); }, "The instruction set in use.");
+  m.def(
+      "isa_available",
+      [] {
+        pybind11::list names;
+        for (auto isa : {pyface::Isa::kBaseline, pyface::Isa::kAvx2, pyface::Isa::kAvx512}) {
+          if (pyface::isa_available(isa)) names.append(pyface::isa_name(isa));
+        }
+        return names;
+      },
+      "The instruction sets that this CPU and this build have.");
+}

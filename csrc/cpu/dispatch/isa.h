@@ -1,0 +1,45 @@
+// Chooses at run time among the copies of each kernel that the build makes, one per instruction set.
+#pragma once
+
+namespace pyface {
+
+enum class Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
+
+// The instruction set in use: the best one the CPU has, or the one PYFACE_CPU_ISA names.
+// Throws Error when that variable holds an unknown name or an instruction set the CPU or the build lacks.
+Isa isa();
+const char* isa_name(Isa isa);
+bool isa_available(Isa isa);
+
+}  // namespace pyface
+
+// PYFACE_DISPATCH_CPU(op, Params) defines launch_<op>_cpu: it forwards to <op>(const Params&, int threads) of
+// the ISA namespace in use (csrc/cpu/<op>.cpp, compiled once per instruction set).
+#define PYFACE_DECLARE_ISA(ns, op, Params) \
+  namespace pyface::ns {                   \
+  void op(const Params& p, int threads);   \
+  }
+#if PYFACE_ISA_COUNT == 3
+#define PYFACE_DISPATCH_CPU(op, Params)                  \
+  PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
+  PYFACE_DECLARE_ISA(isa_avx2, op, Params)               \
+  PYFACE_DECLARE_ISA(isa_avx512, op, Params)             \
+  namespace pyface {                                     \
+  void launch_##op##_cpu(const Params& p, int threads) { \
+    switch (isa()) {                                     \
+      case Isa::kAvx512:                                 \
+        return isa_avx512::op(p, threads);               \
+      case Isa::kAvx2:                                   \
+        return isa_avx2::op(p, threads);                 \
+      case Isa::kBaseline:                               \
+        return isa_baseline::op(p, threads);             \
+    }                                                    \
+  }                                                      \
+  }
+#else
+#define PYFACE_DISPATCH_CPU(op, Params)                                                         \
+  PYFACE_DECLARE_ISA(isa_baseline, op, Params)                                                  \
+  namespace pyface {                                                                            \
+  void launch_##op##_cpu(const Params& p, int threads) { return isa_baseline::op(p, threads); } \
+  }
+#endif
