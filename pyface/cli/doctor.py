@@ -1,4 +1,4 @@
-"""`pyface doctor`: versions, native back-ends, instruction sets, extras, and what a missing one would give."""
+"""`pyface doctor`: versions, native back-ends, instruction sets, extras, what a missing one would give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`import pyface` is quick and quiet: nothing compiled, downloaded or started, and the command line answers."""
+"""`import pyface` is quick and quiet: nothing compiled, downloaded or started; the command line answers."""
 
 from __future__ import annotations
 
