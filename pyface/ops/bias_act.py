@@ -1,0 +1,45 @@
+"""bias_act: bias, activation, gain and clamp in one pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyface.ops import _native, reference
+from pyface.ops._checks import activation_settings, check_bias, check_input
+from pyface.ops._composition import Epilogue
+
+__all__ = ["bias_act"]
+
+
+def bias_act(
+    x: Tensor,
+    b: Tensor | None = None,
+    dim: int = 1,
+    act: str = "linear",
+    alpha: float | None = None,
+    gain: float | None = None,
+    clamp: float | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """clamp(gain * act(x + b)), of the shape, dtype and memory layout of `x`.
+
+    x: any shape; float32, float64, bfloat16 or float16. b: [x.shape[dim]], same dtype, or None.
+    act: linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus or swish.
+    alpha: slope of lrelu below zero (0.2). gain: default sqrt(2) for relu, lrelu and swish, else 1.
+    clamp: limit of |y| after the gain, None for none; the gradient is 0 where |y| >= clamp.
+    backend: auto, reference, cpu or cuda. Gradients of any order reach x and b.
+
+    Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
+    Source: Karras et al. 2020 (StyleGAN2), section 2 and appendix B.
+
+    >>> import torch
+    >>> bias_act(torch.tensor([[1.0, -1.0]]), torch.tensor([1.0, 0.0]), act="lrelu", gain=1.0)
+    tensor([[ 2.0000, -0.2000]])
+    """
+    check_input("bias_act", x)
+    if b is not None:
+        check_bias("bias_act", x, b, dim)
+    e = Epilogue(*activation_settings("bias_act", act, alpha, gain, clamp))
+    _native.resolve(x, backend)
+    return reference.bias_act(x, b, dim, e)
