@@ -168,7 +168,7 @@ class Resampling(NamedTuple):
     gain: float
 
     def output_size(self, height: int, width: int, f_w: int, f_h: int) -> tuple[int, int]:
-        """(height, width) of the output for an input of `height` x `width` and a filter of `f_w` x `f_h` taps."""
+        """(height, width) of the output for `height` x `width` input pixels and `f_w` x `f_h` taps."""
         out_h = (height * self.up_y + self.pad_y0 + self.pad_y1 - f_h) // self.down_y + 1
         out_w = (width * self.up_x + self.pad_x0 + self.pad_x1 - f_w) // self.down_x + 1
         return out_h, out_w
@@ -203,7 +203,7 @@ def resampling(
     padded_w = x.shape[3] * r.up_x + r.pad_x0 + r.pad_x1
     if padded_h < f_h or padded_w < f_w:
         raise ShapeError(
-            f"{op}: x {list(x.shape)} after up and padding is {padded_h} x {padded_w} pixels, smaller than the "
+            f"{op}: x {list(x.shape)} after up and padding is {padded_h} x {padded_w} pixels, less than the "
             f"filter of {f_h} x {f_w} taps. Use more padding or a shorter filter."
         )
     return r
@@ -217,7 +217,7 @@ def factor(op: str, name: str, value: int) -> int:
 
 
 def check_weight(op: str, x: Tensor, w: Tensor, groups: int, mixed: bool = False) -> None:
-    """Raise unless `w` is [O, C / groups, kh, kw] for `x`, of its dtype (or float32 where `mixed`) and device."""
+    """Raise unless `w` is [O, C / groups, kh, kw] for `x`, of its device and dtype (`mixed`: or float32)."""
     check_input(op, w, "weight")
     if w.ndim != 4 or 0 in w.shape:
         raise ShapeError(
@@ -246,8 +246,8 @@ def resampled_size(
     out_h, out_w = (height - w.shape[2] + 1) // down, (width - w.shape[3] + 1) // down
     if out_h < 1 or out_w < 1:
         raise ShapeError(
-            f"{op}: x {list(x.shape)} after up={up} and padding is {height} x {width} pixels, too small for a kernel "
-            f"of {w.shape[2]} x {w.shape[3]} and down={down}. Use more padding or a smaller kernel."
+            f"{op}: x {list(x.shape)} after up={up} and padding is {height} x {width} pixels, too few for "
+            f"a kernel of {w.shape[2]} x {w.shape[3]} and down={down}. Use more padding or a smaller kernel."
         )
     return out_h, out_w
 
@@ -274,7 +274,7 @@ def check_noise(op: str, x: Tensor, noise: Tensor, size: tuple[int, int]) -> Ten
     n = x.shape[0]
     if noise.ndim != 4 or noise.shape[0] not in (1, n) or noise.shape[1] != 1 or noise.shape[2:] != size:
         raise ShapeError(
-            f"{op}: noise must be [{n}, 1, {size[0]}, {size[1]}] or [{size[0]}, {size[1]}] to fit the output; "
+            f"{op}: noise must be [{n}, 1, {size[0]}, {size[1]}] or [{size[0]}, {size[1]}] to fit; "
             f"got {list(noise.shape)}."
         )
     if noise.dtype != x.dtype and noise.dtype != parameter_dtype(x):

@@ -120,7 +120,8 @@ def conv2d_resample(
 ) -> Tensor:
     """Upsample, convolve and downsample, in the cheapest order that gives the same numbers.
 
-    All padding belongs in front of the first step (zeros of the upsampled image), so FIR and convolution commute.
+    All padding belongs in front of the first step (zeros of the upsampled image), so FIR and convolution
+    commute.
     Karras et al. 2020 (StyleGAN2), section 4 and appendix B.
     """
     k_h, k_w = w.shape[2], w.shape[3]
@@ -150,7 +151,8 @@ def conv2d_resample(
         x = p.fir(x, f, _fir_settings(padding=pads, flip=flip_filter))
         return _plain_conv(p, x, w, Conv(stride=(down, down), groups=groups), flip_weight)
     if up > 1:
-        # The full transposed convolution starts k - 1 pixels earlier; what the FIR would crop is not computed.
+        # The full transposed convolution starts k - 1 pixels earlier; what the FIR would crop is not
+        # computed.
         x0, x1, y0, y1 = x0 - (k_w - 1), x1 - (k_w - up), y0 - (k_h - 1), y1 - (k_h - up)
         crop_x, crop_y = max(min(-x0, -x1), 0), max(min(-y0, -y1), 0)
         geometry = Conv(stride=(up, up), padding=(crop_y, crop_x), transposed=True, groups=groups)
@@ -190,8 +192,8 @@ def modulated_conv2d(
 ) -> Tensor:
     """Scale the activations by the styles, convolve with shared weights, then one epilogue pass.
 
-    float16 has too few exponent bits for raw weights and styles: both are normalised by their largest magnitude,
-    which demodulation cancels (so the divisors need no gradient).
+    float16 has too few exponent bits for raw weights and styles: both are normalised by their largest
+    magnitude, which demodulation cancels (so the divisors need no gradient).
     """
     styles = styles.to(parameter_dtype(x))
     if x.dtype == torch.float16 and demodulate:

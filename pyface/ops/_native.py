@@ -27,7 +27,8 @@ _NAMES = ("auto", "reference", "cpu", "cuda")
 class Backend:
     """One native module, and how its functions are launched.
 
-    Every function takes pointers, sizes and settings as plain numbers and, last, `where`: threads, stream or schedule.
+    Every function takes pointers, sizes and settings as plain numbers and, last, `where`: threads, stream or
+    schedule.
     """
 
     name = "native"

@@ -30,7 +30,8 @@ def conv2d_resample(
 
     x: [N, C, H, W]. w: [O, C / groups, kh, kw] of x's dtype. f: float32 filter of setup_filter, or None.
     up, down: integers. padding: integer, (x, y) or (x0, x1, y0, y1), in pixels of the upsampled image.
-    flip_weight: True correlates (as torch does), False convolves. Layout as `x`. Gradients of any order reach x and w.
+    flip_weight: True correlates (as torch does), False convolves. Layout as `x`. Gradients of any order
+    reach x and w.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2020 (StyleGAN2), section 4.

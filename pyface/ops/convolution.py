@@ -19,10 +19,10 @@ def weight_gradients_enabled() -> bool:
 def no_weight_gradients(disable: bool = True) -> Iterator[None]:
     """Inside, backward passes through our convolutions leave the weights' gradients out (None).
 
-    For penalties on gradients of images (R1, path length): they are taken with respect to pixels or latents, and the
-    weights' own gradients in that pass would be computed for nothing. Wrap the `torch.autograd.grad` call; the
-    backward pass of the penalty itself stands outside. The reference back-end takes torch's convolutions, which
-    leave out what `torch.autograd.grad` does not ask for. disable=False changes nothing.
+    For penalties on gradients of images (R1, path length): they are taken with respect to pixels or latents,
+    and the weights' own gradients in that pass would be computed for nothing. Wrap the `torch.autograd.grad`
+    call; the backward pass of the penalty itself stands outside. The reference back-end takes torch's
+    convolutions, which leave out what `torch.autograd.grad` does not ask for. disable=False changes nothing.
     """
     global _weight_gradients
     before = _weight_gradients

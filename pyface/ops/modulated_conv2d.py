@@ -1,4 +1,4 @@
-"""Modulated convolution: scale activations by styles, convolve with shared weights, finish in one fused pass."""
+"""Modulated convolution: scale by styles, convolve with shared weights, finish in one fused pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def conv_epilogue(
     """next_style * clamp(gain * act(x * demod + noise + bias)) in one pass, of x's shape, dtype and layout.
 
     x: [N, C, H, W]; float32, float64, bfloat16 or float16. demod, next_style: [N, C]. bias: [C].
-    noise: [N, 1, H, W] or [H, W]. All four are float32 (float64 with float64 x; x's own dtype is taken too), or None.
+    noise: [N, 1, H, W] or [H, W]. All four are float32 (float64 with float64 x; x's own dtype is taken too),
+    or None.
     act, alpha, gain, clamp: as for bias_act. Gradients of any order reach every tensor.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
@@ -80,10 +81,11 @@ def modulated_conv2d(
 ) -> Tensor:
     """`x` convolved with `weight` scaled per sample by `styles` (and normalised), plus noise: [N, O, H', W'].
 
-    x: [N, C, H, W]. weight: [O, C, kh, kw]. styles: [N, C]. noise: [N, 1, H', W'] or [H', W'], added to the result.
-    weight, styles and noise are of x's dtype or float32. up, down, padding, resample_filter, flip_weight: as for
-    conv2d_resample. demodulate: give every filter unit norm after scaling. float16 is normalised beforehand, so that
-    nothing overflows. Gradients of any order reach x, weight, styles and noise.
+    x: [N, C, H, W]. weight: [O, C, kh, kw]. styles: [N, C]. noise: [N, 1, H', W'] or [H', W'], added to the
+    result.
+    weight, styles and noise are of x's dtype or float32. up, down, padding, resample_filter, flip_weight: as
+    for conv2d_resample. demodulate: give every filter unit norm after scaling. float16 is normalised
+    beforehand, so that nothing overflows. Gradients of any order reach x, weight, styles and noise.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2020 (StyleGAN2), section 2.2, equations 1 and 3.

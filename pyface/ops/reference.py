@@ -1,6 +1,7 @@
 """The ops in plain torch: the truth that every native back-end is tested against.
 
-Exportable, differentiable any number of times, on any device. 16-bit inputs are computed in float32 and rounded once.
+Exportable, differentiable any number of times, on any device. 16-bit inputs are computed in float32 and
+rounded once.
 Arguments are those of the public ops after their checks.
 """
 
@@ -42,7 +43,7 @@ def bias_act(x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
 
 
 def upfirdn2d(x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
-    """Zero-insert, pad or crop, convolve with `f`, keep every down-th pixel. x [N, C, H, W] -> [N, C, H', W']."""
+    """Zero-insert, pad or crop, convolve with `f`, keep every down-th pixel: [N, C, H', W']."""
     n, c, h, w = x.shape
     y = x.to(parameter_dtype(x))
     if r.up_x > 1 or r.up_y > 1:

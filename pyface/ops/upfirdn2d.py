@@ -29,8 +29,10 @@ def setup_filter(
     """A float32 filter for upfirdn2d: [taps] where separable, else [height, width].
 
     f: vector, matrix, single number, or None (identity). normalize: make the taps sum to 1.
-    gain: what the filter multiplies a constant image by. separable: keep a vector a vector; None: from 8 taps on.
-    Raises ShapeError for an empty filter or more than two axes, ValueRangeError for a separable matrix or a zero sum.
+    gain: what the filter multiplies a constant image by. separable: keep a vector a vector; None: from 8
+    taps on.
+    Raises ShapeError for an empty filter or more than two axes, ValueRangeError for a separable matrix or a
+    zero sum.
 
     >>> setup_filter([1, 3, 3, 1]).shape
     torch.Size([4, 4])
@@ -77,10 +79,12 @@ def upfirdn2d(
 ) -> Tensor:
     """`x` with zeros inserted, padded, filtered by `f`, and every down-th pixel kept: [N, C, H', W'].
 
-    x: [N, C, H, W]; float32, float64, bfloat16 or float16. f: float32 [height, width], [taps] for both axes, or None.
-    up, down: integer or (x, y). padding: integer, (x, y) or (x0, x1, y0, y1), in pixels of the upsampled image;
-    negative crops. flip_filter: correlate instead of convolve. gain: factor on the result.
-    H' = (H * up + y0 + y1 - height) // down + 1. Memory layout as `x`. Gradients of any order reach x; f has none.
+    x: [N, C, H, W]; float32, float64, bfloat16 or float16. f: float32 [height, width], [taps] for both axes,
+    or None.
+    up, down: integer or (x, y). padding: integer, (x, y) or (x0, x1, y0, y1), in pixels of the upsampled
+    image; negative crops. flip_filter: correlate instead of convolve. gain: factor on the result.
+    H' = (H * up + y0 + y1 - height) // down + 1. Memory layout as `x`. Gradients of any order reach x; f has
+    none.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2019 (StyleGAN), appendix B; the name is MATLAB's.
@@ -115,7 +119,7 @@ def upsample2d(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """`x` enlarged `up` times, interpolated by `f`; a constant image keeps its value. Arguments as for upfirdn2d."""
+    """`x` enlarged `up` times, interpolated by `f`; constants stay. Arguments as for upfirdn2d."""
     f_w, f_h = check_filter("upsample2d", x, f)
     up_x, up_y = pair("upsample2d", "up", up)
     x0, x1, y0, y1 = quadruple("upsample2d", padding)
