@@ -1,0 +1,21 @@
+"""Networks: one module per published architecture, `create` by name, `load` from a checkpoint."""
+
+from pyface.models._generator import Generator, Images, mix_styles
+from pyface.models._registry import ARCHITECTURES, Architecture, create, load
+from pyface.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, nvidia_name_map
+from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "DiscriminatorConfig",
+    "Generator",
+    "GeneratorConfig",
+    "Images",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
+    "create",
+    "load",
+    "mix_styles",
+    "nvidia_name_map",
+]
