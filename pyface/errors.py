@@ -13,6 +13,7 @@ __all__ = [
     "MissingExtraError",
     "PyfaceError",
     "ShapeError",
+    "TrainingError",
     "ValueRangeError",
 ]
 
@@ -47,3 +48,7 @@ class DataError(PyfaceError, RuntimeError):
 
 class MissingExtraError(PyfaceError, ImportError):
     """An optional package is needed; the message names the extra to install."""
+
+
+class TrainingError(PyfaceError, RuntimeError):
+    """A training run cannot go on: a loss is not finite or has exploded."""

@@ -1,7 +1,7 @@
 """Networks: one module per published architecture, `create` by name, `load` from a checkpoint."""
 
 from pyface.models._generator import Generator, Images, mix_styles
-from pyface.models._registry import ARCHITECTURES, Architecture, create, load
+from pyface.models._registry import ARCHITECTURES, Architecture, create, find_checkpoint, load
 from pyface.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, nvidia_name_map
 from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
 
@@ -15,6 +15,7 @@ __all__ = [
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
     "create",
+    "find_checkpoint",
     "load",
     "mix_styles",
     "nvidia_name_map",

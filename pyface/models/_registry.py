@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyface.errors import CheckpointError, PyfaceError, ValueRangeError
 from pyface.io.checkpoint import load_tensors, read_header
 
-__all__ = ["ARCHITECTURES", "Architecture", "create", "load"]
+__all__ = ["ARCHITECTURES", "Architecture", "create", "find_checkpoint", "load"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", kind:
     Raises:
         CheckpointError: no such file, not one of ours, damaged, or of another kind.
     """
-    target = _find(path)
+    target = find_checkpoint(path)
     header = read_header(target)
     name = header["architecture"]
     if name not in ARCHITECTURES:
@@ -98,7 +98,8 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", kind:
     return network.to(device).eval()
 
 
-def _find(path: str | os.PathLike[str]) -> Path:
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The file behind a path, or behind the name of a network that comes with pyface, such as "demo"."""
     target = Path(path)
     if target.suffix == "" and target.name == str(path) and not target.exists():
         built_in = sorted(

@@ -1,0 +1,175 @@
+"""Training images in memory or on disk, and the endless, resumable stream of batches made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyface.errors import DataError, ShapeError, ValueRangeError
+from pyface.training.phases import Images
+
+__all__ = ["Feed", "TrainingSet", "box_shrink", "to_float"]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [-1, 1]."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)
+
+
+def box_shrink(images: np.ndarray, height: int, width: int, name: str = "image") -> np.ndarray:
+    """uint8 images [..., H, W, C] at [..., height, width, C]: the mean of each block of pixels.
+
+    Raises DataError unless the images are larger by the same whole number along both axes.
+    """
+    *outer, had_height, had_width, channels = images.shape
+    factor, rest = divmod(had_height, height)
+    if rest or factor < 1 or had_width != width * factor:
+        raise DataError(
+            f"{name} is {had_height}x{had_width} and cannot be shrunk to {height}x{width} by a whole factor. "
+            "Choose a --resolution that divides the image size, or resize the images first."
+        )
+    if factor == 1:
+        return images
+    blocks = images.reshape(*outer, height, factor, width, factor, channels).astype(np.float32)
+    return np.floor(blocks.mean(axis=(-4, -2)) + 0.5).astype(np.uint8)
+
+
+@dataclass
+class TrainingSet:
+    """Images and labels to train on.
+
+    images: {spectrum: uint8 [N, C, H, W]}, or fetch(indices) that returns such a dictionary for large sets.
+    labels: float32 [N, c_dim] (c_dim may be 0). label_names: what the columns mean. source: where they come
+    from.
+    """
+
+    labels: Tensor
+    label_names: tuple[str, ...]
+    source: str
+    channels: dict[str, int]
+    size: tuple[int, int]
+    images: dict[str, Tensor] | None = None
+    fetch: Callable[[np.ndarray], dict[str, Tensor]] | None = None
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: dict[str, Tensor] | Tensor,
+        labels: Tensor | None = None,
+        label_names: Sequence[str] = (),
+        source: str = "arrays",
+    ) -> TrainingSet:
+        """A set from uint8 tensors [N, C, H, W] and float labels [N, c_dim]."""
+        found = images if isinstance(images, dict) else {"vis": images}
+        sizes = {(t.shape[0], *t.shape[2:]) for t in found.values()}
+        if len(sizes) != 1 or any(t.dtype != torch.uint8 or t.ndim != 4 for t in found.values()):
+            raise ShapeError(
+                "training images must be uint8 [N, C, H, W] of one size; got "
+                + ", ".join(f"{name} {t.dtype} {list(t.shape)}" for name, t in found.items())
+            )
+        count, height, width = next(iter(sizes))
+        if labels is None:
+            labels = torch.zeros([count, 0])
+        if labels.shape[0] != count:
+            raise ShapeError(
+                f"labels must be [{count}, c_dim], one row for each image; got {list(labels.shape)}."
+            )
+        return cls(
+            labels.float(),
+            tuple(label_names),
+            source,
+            {k: t.shape[1] for k, t in found.items()},
+            (height, width),
+            images=found,
+        )
+
+    def get(self, indices: np.ndarray) -> dict[str, Tensor]:
+        """uint8 images {spectrum: [n, C, H, W]} at these positions."""
+        if self.images is not None:
+            where = torch.from_numpy(indices)
+            return {name: t[where] for name, t in self.images.items()}
+        if self.fetch is None:
+            raise ValueRangeError("a TrainingSet needs images or fetch; got neither.")
+        return self.fetch(indices)
+
+
+class Feed:
+    """Batches without end. The position alone decides what comes next: epoch e is a permutation keyed by
+    (seed, e).
+
+    mirror: every image appears half of the time left-right flipped, also decided by (seed, e).
+    """
+
+    def __init__(self, data: TrainingSet, batch: int, *, seed: int = 0, mirror: bool = False) -> None:
+        if batch < 1:
+            raise ValueRangeError(f"batch must be 1 or more; got {batch}.")
+        if len(data) < 1:
+            raise DataError(f"{data.source} holds no images. Name a folder with .png, .jpg or .webp files.")
+        self.data = data
+        self.batch = batch
+        self.seed = seed
+        self.mirror = mirror
+        self.position = 0
+        self._epoch = -1
+        self._order = np.zeros(0, np.int64)
+        self._flips = np.zeros(0, bool)
+
+    def _at(self, position: int) -> tuple[int, bool]:
+        epoch, offset = divmod(position, len(self.data))
+        if epoch != self._epoch:
+            rng = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))
+            self._order = rng.permutation(len(self.data))
+            self._flips = rng.random(len(self.data)) < 0.5
+            self._epoch = epoch
+        return int(self._order[offset]), bool(self._flips[offset]) and self.mirror
+
+    def next(self, device: torch.device | str = "cpu") -> tuple[Images, Tensor]:
+        """The next images (float32 in [-1, 1]; a dictionary when there are several spectra) and labels [N,
+        c_dim]."""
+        chosen = [self._at(self.position + i) for i in range(self.batch)]
+        self.position += self.batch
+        indices = np.array([index for index, _ in chosen])
+        flips = torch.tensor([flip for _, flip in chosen])[:, None, None, None]
+        images = {}
+        for name, pixels in self.data.get(indices).items():
+            mirrored = torch.where(flips, pixels.flip(3), pixels) if self.mirror else pixels
+            images[name] = to_float(mirrored.to(device, non_blocking=True))
+        labels = self.data.labels[torch.from_numpy(indices)].to(device)
+        return (next(iter(images.values())) if len(images) == 1 else images), labels
+
+    def draw_labels(self, count: int, rng: torch.Generator) -> Tensor:
+        """Labels [count, c_dim] of training images drawn with replacement."""
+        rows = torch.randint(len(self.data), [count], generator=rng, device=rng.device)
+        return self.data.labels.to(rng.device)[rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return {"position": self.position, "seed": self.seed, "length": len(self.data)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a stored position. Raises DataError when the dataset has another length now."""
+        if state["length"] != len(self.data):
+            raise DataError(
+                f"the run was started on {state['length']} images; {self.data.source} holds "
+                f"{len(self.data)}. Resume with the same data."
+            )
+        self.position = int(state["position"])
+        self.seed = int(state["seed"])
+        self._epoch = -1
+
+
+def memory_for_images() -> int:
+    """Bytes that a cache of training images may take: half of what the machine has free."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError):
+        return 2**31

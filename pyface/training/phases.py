@@ -1,0 +1,141 @@
+"""What one training step is made of: a batch, weighted loss terms, and the phases that minimise them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyface.errors import TrainingError, ValueRangeError
+
+__all__ = ["Batch", "Images", "LossTerm", "Phase", "adam", "as_spectra"]
+
+# One spectrum: float32 [N, C, H, W] in [-1, 1]. Several: {spectrum: such a tensor}.
+Images = Tensor | dict[str, Tensor]
+
+EXPLODED = 1e8  # a loss beyond this is divergence, not learning
+GRADIENT_LIMIT = 1e5  # infinite gradients become this (StyleGAN2-ADA, training loop)
+
+
+def as_spectra(images: Images) -> dict[str, Tensor]:
+    """The images as a dictionary, whatever form they came in; a single tensor gets the key "vis"."""
+    return images if isinstance(images, dict) else {"vis": images}
+
+
+@dataclass
+class Batch:
+    """What the terms of a step see.
+
+    real: images of the training set, float32 in [-1, 1]; labels: float32 [N, c_dim] that belong to them;
+    draw_labels(n): labels of n random training images; rng: the source of all random numbers of the run;
+    shared: values that the terms of one phase hand to each other (emptied before every phase).
+    """
+
+    real: Images
+    labels: Tensor
+    draw_labels: Callable[[int], Tensor]
+    rng: torch.Generator
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return next(iter(as_spectra(self.real).values())).shape[0]
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A named scalar loss and its weight."""
+
+    name: str
+    function: Callable[[Batch], Tensor]
+    weight: float = 1.0
+
+
+@dataclass
+class Phase:
+    """Parameters, the loss they minimise, and how often.
+
+    A phase with `interval` n runs at every n-th step and counts n times ("lazy" regularisation, Karras et al.
+    2020, appendix B). Phases of the same network share one optimiser object. `start` images are seen before
+    the phase begins, which lets a new discriminator catch up before a finished generator moves.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    terms: Sequence[LossTerm]
+    optimizer: torch.optim.Optimizer
+    interval: int = 1
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.interval < 1:
+            raise ValueRangeError(f"interval of phase {self.name!r} must be 1 or more; got {self.interval}.")
+        self.parameters = list(self.parameters)
+        if not self.parameters:
+            raise ValueRangeError(
+                f"phase {self.name!r} has no parameters to train; unfreeze some or drop the phase."
+            )
+
+    def due(self, step: int, images: int) -> bool:
+        """Whether the phase runs at this step."""
+        return step % self.interval == 0 and images >= self.start
+
+    def run(self, batch: Batch, step: int) -> dict[str, float]:
+        """Do one optimiser step; returns the unweighted value of every term.
+
+        Raises TrainingError, naming the phase, the term and the step, when a loss is not finite or has
+        exploded. The weights are then as they were before the step.
+        """
+        batch.shared.clear()
+        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        try:
+            values = [term.function(batch) for term in self.terms]
+            numbers = torch.stack([value.detach().float() for value in values]).tolist()
+            self._refuse_divergence(numbers, step)
+            total = torch.stack([v * t.weight for v, t in zip(values, self.terms, strict=True)]).sum()
+            (total * self.interval).backward()
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(False)
+            batch.shared.clear()
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                torch.nan_to_num(
+                    parameter.grad, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=parameter.grad
+                )
+        self.optimizer.step()
+        return {term.name: number for term, number in zip(self.terms, numbers, strict=True)}
+
+    def _refuse_divergence(self, numbers: Iterable[float], step: int) -> None:
+        for term, number in zip(self.terms, numbers, strict=True):
+            if not abs(number * term.weight) < EXPLODED:  # also true for nan
+                raise TrainingError(
+                    f"training diverged: loss {term.name!r} of phase {self.name!r} is {number:g} "
+                    f"at step {step}. "
+                    "Resume from the last snapshot with a lower learning rate or a higher --gamma."
+                )
+
+
+def adam(
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], interval: int = 0
+) -> torch.optim.Adam:
+    """Adam for a network whose lazy regulariser runs every `interval` steps (0: it has none).
+
+    The learning rate and the exponents of the moments are scaled by interval / (interval + 1), since the
+    optimiser then steps interval + 1 times in interval steps (Karras et al. 2020, appendix B).
+    """
+    ratio = interval / (interval + 1) if interval else 1.0
+    found = list(parameters)
+    return torch.optim.Adam(
+        found,
+        lr=lr * ratio,
+        betas=(float(betas[0]) ** ratio, float(betas[1]) ** ratio),
+        eps=1e-8,
+        fused=all(p.dtype in (torch.float32, torch.float64) for p in found),
+    )

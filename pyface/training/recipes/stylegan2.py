@@ -1,0 +1,332 @@
+"""StyleGAN2: logistic loss, lazy R1 and path length, style mixing, running average (Karras et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyface.errors import CheckpointError, ValueRangeError
+from pyface.models import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+    load,
+    mix_styles,
+)
+from pyface.training.ema import ExponentialAverage
+from pyface.training.feed import Feed, TrainingSet
+from pyface.training.loop import Trainer
+from pyface.training.losses import logistic_fake, logistic_generator, logistic_real
+from pyface.training.phases import Batch, Images, LossTerm, Phase, adam, as_spectra
+from pyface.training.regularizers import PathLength, r1_penalty
+
+__all__ = ["StyleGAN2Losses", "StyleGAN2Recipe", "StyleGAN2Run", "build", "start_from"]
+
+# A loss on generated images and the labels they were made for, float scalar.
+ImageLoss = Callable[[Images, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class StyleGAN2Recipe:
+    """Every choice of a StyleGAN2 run. The defaults are those of StyleGAN2-ADA's "auto" where it has them.
+
+    Lengths of training are in thousands of images (kimg). gamma: weight of R1; None means 0.0002 * pixels /
+    batch. ema_kimg: half-life of the running average; None means batch * 10 / 32. An interval of 0 leaves
+    that regulariser out. precision: "float32" or "bfloat16" or "float16"; the 16-bit ones apply to all
+    resolutions from `full_below` up. warmup_kimg: the discriminator trains alone for so long (for a finished
+    generator with a new discriminator).
+    """
+
+    resolution: tuple[int, int] = (64, 64)
+    initial_size: tuple[int, int] = (4, 4)
+    kimg: float = 1000.0
+    batch: int = 32
+    gamma: float | None = None
+    lr_generator: float = 0.0025
+    lr_discriminator: float = 0.0025
+    betas: tuple[float, float] = (0.0, 0.99)
+    style_mixing: float = 0.9
+    r1_interval: int = 16
+    path_length_interval: int = 4
+    path_length_weight: float = 2.0
+    path_length_batch_shrink: int = 2
+    ema_kimg: float | None = None
+    ema_rampup: float = 0.05
+    mirror: bool = False
+    precision: str = "float32"
+    full_below: int = 8
+    channel_base: int = 16384
+    channel_max: int = 512
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mbstd_group: int = 4
+    freeze_d: int = 0
+    warmup_kimg: float = 0.0
+    seed: int = 0
+    conditions: tuple[str, ...] = ()
+    spectra: dict[str, int] = field(default_factory=lambda: {"vis": 3})
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16", "float16"):
+            raise ValueRangeError(f"precision must be float32, bfloat16 or float16; got {self.precision!r}.")
+        for name in ("kimg", "lr_generator", "lr_discriminator"):
+            if not getattr(self, name) > 0:
+                raise ValueRangeError(f"{name} must be greater than 0; got {getattr(self, name)}.")
+        for name in ("batch", "mbstd_group", "path_length_batch_shrink", "mapping_layers"):
+            if getattr(self, name) < 1:
+                raise ValueRangeError(f"{name} must be 1 or more; got {getattr(self, name)}.")
+        if self.batch % min(self.mbstd_group, self.batch):
+            raise ValueRangeError(
+                f"batch must be a multiple of the minibatch-std group {self.mbstd_group}; got {self.batch}."
+            )
+        if self.gamma is not None and not self.gamma >= 0:
+            raise ValueRangeError(f"gamma must be 0 or more; got {self.gamma}.")
+        if not 0 <= self.style_mixing <= 1:
+            raise ValueRangeError(f"style_mixing is a probability from 0 to 1; got {self.style_mixing}.")
+
+    @property
+    def r1_gamma(self) -> float:
+        """The weight of R1 that is used."""
+        if self.gamma is not None:
+            return self.gamma
+        return 0.0002 * self.resolution[0] * self.resolution[1] / self.batch
+
+    def _sixteen_bit(self) -> dict[str, Any]:
+        if self.precision == "float32":
+            return {"num_16bit_res": 0}
+        sizes = 0
+        side = min(self.resolution)
+        while side >= self.full_below and side > min(self.initial_size):
+            sizes += 1
+            side //= 2
+        return {"num_16bit_res": sizes, "precision_16bit": self.precision}
+
+    def generator(self) -> GeneratorConfig:
+        """The configuration of the generator."""
+        return GeneratorConfig(
+            resolution=self.resolution,
+            initial_size=self.initial_size,
+            z_dim=self.z_dim,
+            c_dim=len(self.conditions),
+            w_dim=self.w_dim,
+            spectra=dict(self.spectra),
+            mapping_layers=self.mapping_layers,
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            **self._sixteen_bit(),
+        )
+
+    def discriminator(self) -> DiscriminatorConfig:
+        """The configuration of the discriminator."""
+        return DiscriminatorConfig(
+            resolution=self.resolution,
+            initial_size=self.initial_size,
+            c_dim=len(self.conditions),
+            spectra=dict(self.spectra),
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            mbstd_group_size=min(self.mbstd_group, self.batch),
+            freeze_layers=self.freeze_d,
+            mapping_layers=self.mapping_layers,
+            **self._sixteen_bit(),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as values that JSON can hold."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+
+class StyleGAN2Losses:
+    """The loss terms of StyleGAN2, each a function of the batch."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        recipe: StyleGAN2Recipe,
+        image_losses: Sequence[ImageLoss] = (),
+    ) -> None:
+        self.generator: Any = generator
+        self.discriminator = discriminator
+        self.recipe = recipe
+        self.path_length = PathLength()
+
+    def latents(self, count: int, rng: torch.Generator) -> Tensor:
+        """Standard normal z [count, z_dim]."""
+        return torch.randn(count, self.generator.z_dim, generator=rng, device=rng.device)
+
+    def styles(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """ws [N, num_ws, w_dim] of random latents; a share `style_mixing` of samples takes its later layers
+        from another latent."""
+        count = labels.shape[0]
+        ws: Tensor = self.generator.mapping(self.latents(count, rng), labels, update_w_avg=True)
+        if self.recipe.style_mixing > 0 and ws.shape[1] > 1:
+            other: Tensor = self.generator.mapping(self.latents(count, rng), labels)
+            chosen = torch.randint(1, ws.shape[1], [count], generator=rng, device=rng.device)
+            mixed = torch.rand(count, generator=rng, device=rng.device) < self.recipe.style_mixing
+            ws = mix_styles(ws, other, torch.where(mixed, chosen, ws.shape[1]))
+        return ws
+
+    def generated(self, batch: Batch) -> tuple[Images, Tensor]:
+        """Images of random latents and the labels they were made for; one set per phase."""
+        if "generated" not in batch.shared:
+            labels = batch.draw_labels(batch.size)
+            images = self.generator.synthesis(
+                self.styles(labels, batch.rng), noise_mode="random", generator=batch.rng
+            )
+            batch.shared["generated"] = (images, labels)
+        found: tuple[Images, Tensor] = batch.shared["generated"]
+        return found
+
+    def adversarial(self, batch: Batch) -> Tensor:
+        """What the generator pays for being recognised."""
+        images, labels = self.generated(batch)
+        return logistic_generator(self.discriminator(images, labels))
+
+    def on_images(self, loss: ImageLoss) -> Callable[[Batch], Tensor]:
+        """A term of the generator that sees the same images as the adversarial one."""
+        return lambda batch: loss(*self.generated(batch))
+
+    def length(self, batch: Batch) -> Tensor:
+        """Path-length penalty on a share of the batch."""
+        count = max(batch.size // self.recipe.path_length_batch_shrink, 1)
+        ws = self.styles(batch.draw_labels(count), batch.rng)
+        images = self.generator.synthesis(ws, noise_mode="random", generator=batch.rng)
+        return self.path_length(self.path_length.lengths(images, ws, rng=batch.rng)).mean()
+
+    def fake(self, batch: Batch) -> Tensor:
+        """What the discriminator pays for generated images."""
+        with torch.no_grad():
+            images, labels = self.generated(batch)
+        return logistic_fake(self.discriminator(images, labels))
+
+    def real(self, batch: Batch) -> Tensor:
+        """What the discriminator pays for real images."""
+        return logistic_real(self.discriminator(batch.real, batch.labels))
+
+    def r1(self, batch: Batch) -> Tensor:
+        """Half the mean squared gradient of the logits at real images."""
+        seen = {name: image.detach().requires_grad_(True) for name, image in as_spectra(batch.real).items()}
+        images: Images = seen if isinstance(batch.real, dict) else seen["vis"]
+        logits = self.discriminator(images, batch.labels)
+        return r1_penalty(images, logits).mean() / 2
+
+
+@dataclass
+class StyleGAN2Run:
+    """A trainer and the parts of it that callers show or save."""
+
+    trainer: Trainer
+    generator: StyleGAN2Generator
+    discriminator: StyleGAN2Discriminator
+    average: ExponentialAverage
+    recipe: StyleGAN2Recipe
+
+
+def _phases(
+    recipe: StyleGAN2Recipe, losses: StyleGAN2Losses, image_losses: Sequence[tuple[str, float, ImageLoss]]
+) -> list[Phase]:
+    generator = list(losses.generator.parameters())
+    discriminator = [p for p in losses.discriminator.parameters() if p.requires_grad]
+    g_adam = adam(generator, recipe.lr_generator, recipe.betas, recipe.path_length_interval)
+    d_adam = adam(discriminator, recipe.lr_discriminator, recipe.betas, recipe.r1_interval)
+    start = int(recipe.warmup_kimg * 1000)
+    terms = [LossTerm("adversarial", losses.adversarial)]
+    terms += [LossTerm(name, losses.on_images(loss), weight) for name, weight, loss in image_losses]
+    phases = [Phase("generator", generator, terms, g_adam, start=start)]
+    if recipe.path_length_interval:
+        length = LossTerm("path_length", losses.length, recipe.path_length_weight)
+        phases.append(Phase("path length", generator, [length], g_adam, recipe.path_length_interval, start))
+    phases.append(
+        Phase(
+            "discriminator",
+            discriminator,
+            [LossTerm("fake", losses.fake), LossTerm("real", losses.real)],
+            d_adam,
+        )
+    )
+    if recipe.r1_interval:
+        r1 = LossTerm("r1", losses.r1, recipe.r1_gamma)
+        phases.append(Phase("r1", discriminator, [r1], d_adam, recipe.r1_interval))
+    return phases
+
+
+def build(
+    recipe: StyleGAN2Recipe,
+    data: TrainingSet,
+    *,
+    device: torch.device | str = "cpu",
+    image_losses: Sequence[tuple[str, float, ImageLoss]] = (),
+) -> StyleGAN2Run:
+    """Networks with weights from the recipe's seed, and the trainer that trains them on `data`.
+
+    image_losses: further (name, weight, loss of images and labels) for the generator.
+    Raises ValueRangeError when data and recipe do not fit.
+    """
+    if data.labels.shape[1] != len(recipe.conditions):
+        raise ValueRangeError(
+            f"{data.source} gives {data.labels.shape[1]} labels for each image; the recipe has "
+            f"{len(recipe.conditions)} conditions ({', '.join(recipe.conditions) or 'none'})."
+        )
+    if tuple(data.size) != tuple(recipe.resolution) or data.channels != recipe.spectra:
+        raise ValueRangeError(
+            f"{data.source} has images {data.channels} of {data.size}; the recipe is for {recipe.spectra} of "
+            f"{tuple(recipe.resolution)}."
+        )
+    state = torch.get_rng_state()
+    torch.manual_seed(recipe.seed)
+    generator = StyleGAN2Generator(recipe.generator()).to(device).train()
+    discriminator = StyleGAN2Discriminator(recipe.discriminator()).to(device).train()
+    torch.set_rng_state(state)
+    losses = StyleGAN2Losses(generator, discriminator, recipe)
+    losses.path_length.to(device)
+    phases = _phases(recipe, losses, image_losses)
+    half_life = 1000 * (recipe.ema_kimg if recipe.ema_kimg is not None else recipe.batch * 10 / 32)
+    average = ExponentialAverage(generator, half_life, recipe.ema_rampup)
+    modules = {
+        "G": generator,
+        "D": discriminator,
+        "G_ema": average.average,
+        "path_length": losses.path_length,
+    }
+    trainer = Trainer(
+        phases,
+        modules,
+        Feed(data, recipe.batch, seed=recipe.seed, mirror=recipe.mirror),
+        averages=[average],
+        seed=recipe.seed,
+        device=device,
+    )
+    return StyleGAN2Run(trainer, generator, discriminator, average, recipe)
+
+
+def start_from(run: StyleGAN2Run, generator: str | Path, discriminator: str | Path | None = None) -> None:
+    """Put the weights of finished networks into a run that has not begun: transfer, or fine-tuning.
+
+    Raises CheckpointError when the networks of the files have other shapes than those of the run.
+    """
+    pairs: list[tuple[nn.Module, str | Path, str]] = [
+        (run.generator, generator, "generator"),
+        (run.average.average, generator, "generator"),
+    ]
+    if discriminator is not None:
+        pairs.append((run.discriminator, discriminator, "discriminator"))
+    for network, path, kind in pairs:
+        try:
+            network.load_state_dict(load(path, kind=kind).state_dict())
+        except RuntimeError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(
+                f"{path} holds a {kind} of other sizes than this run's. Give the run the same resolution, "
+                "conditions, --cbase, --cmax, --z-dim, --w-dim and --map-depth."
+            ) from error
