@@ -1,5 +1,6 @@
 // Chooses at run time among the copies of each kernel that the build makes, one per instruction set.
 #pragma once
+#include "pyface/check.h"
 
 namespace pyface {
 
@@ -13,12 +14,13 @@ bool isa_available(Isa isa);
 
 }  // namespace pyface
 
-// PYFACE_DISPATCH_CPU(op, Params) defines launch_<op>_cpu: it forwards to <op>(const Params&, int threads) of
-// the ISA namespace in use (csrc/cpu/<op>.cpp, compiled once per instruction set).
+// PYFACE_DISPATCH_CPU(op, Params) defines launch_<op>_cpu: it checks the number of threads and forwards to
+// <op>(const Params&, int threads) of the ISA namespace in use (csrc/cpu/<op>.cpp, compiled once per ISA).
 #define PYFACE_DECLARE_ISA(ns, op, Params) \
   namespace pyface::ns {                   \
   void op(const Params& p, int threads);   \
   }
+#define PYFACE_CHECK_THREADS(op) ::pyface::check_int_range(#op, "where", threads, 1, 4096)
 #if PYFACE_ISA_COUNT == 3
 #define PYFACE_DISPATCH_CPU(op, Params)                  \
   PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
@@ -26,6 +28,7 @@ bool isa_available(Isa isa);
   PYFACE_DECLARE_ISA(isa_avx512, op, Params)             \
   namespace pyface {                                     \
   void launch_##op##_cpu(const Params& p, int threads) { \
+    PYFACE_CHECK_THREADS(op);                            \
     switch (isa()) {                                     \
       case Isa::kAvx512:                                 \
         return isa_avx512::op(p, threads);               \
@@ -37,9 +40,13 @@ bool isa_available(Isa isa);
   }                                                      \
   }
 #else
-#define PYFACE_DISPATCH_CPU(op, Params)                                                         \
-  PYFACE_DECLARE_ISA(isa_baseline, op, Params)                                                  \
-  namespace pyface {                                                                            \
-  void launch_##op##_cpu(const Params& p, int threads) { return isa_baseline::op(p, threads); } \
+#define PYFACE_DISPATCH_CPU(op, Params)                  \
+  PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
+  namespace pyface {                                     \
+  void launch_##op##_cpu(const Params& p, int threads) { \
+    PYFACE_CHECK_THREADS(op);                            \
+    isa();                                               \
+    isa_baseline::op(p, threads);                        \
+  }                                                      \
   }
 #endif
