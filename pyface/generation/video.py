@@ -77,16 +77,15 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: int = 30) -> None
         if suffix == ".mp4":
             _write_mp4(temporary, frames, fps)
         else:
-            pictures = (Image.fromarray(frame) for frame in frames)
-            first = next(pictures, None)
-            if first is None:
+            pictures = [Image.fromarray(frame) for frame in frames]  # Pillow goes over them more than once
+            if not pictures:
                 raise ValueRangeError("a video needs at least one frame; got none.")
             options: dict[str, Any] = {"quality": 90} if suffix == ".webp" else {}
-            first.save(
+            pictures[0].save(
                 temporary,
                 _BY_PILLOW[suffix],
                 save_all=True,
-                append_images=pictures,
+                append_images=pictures[1:],
                 duration=round(1000 / fps),
                 loop=0,
                 **options,
