@@ -201,9 +201,10 @@ def _not_safetensors(path: Path, size: int, length: int) -> str:
 
 def _refuse_pickle(path: Path, head: bytes) -> None:
     is_zip = head[:2] == b"PK"
-    is_pickle = (
-        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[6:8] != b"\x00\x00"
-    )
+    is_pickle = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    is_pickle = is_pickle and (
+        any(head[3:8]) if head[2:3] == b"\x95" else any(head[6:8])
+    )  # no index is so long
     if is_zip or is_pickle or path.suffix in (".pkl", ".pt", ".pth"):
         raise CheckpointError(
             f"{path} looks like a pickle of another program, which could run code when loaded. "
