@@ -1,19 +1,71 @@
-"""Which primitives a call takes: the torch reference, or native kernels."""
+"""Which path a call takes: torch reference, eager kernels, or the registered ops that tracing can see."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from pyface.ops import _native
-from pyface.ops._composition import Primitives
+from pyface.ops._autograd import NativePrimitives
+from pyface.ops._checks import activation_settings
+from pyface.ops._composition import Epilogue
+from pyface.ops._gradients import needs_reference
+from pyface.ops._library import LibraryPrimitives
 from pyface.ops.reference import ReferencePrimitives
 
-__all__ = ["primitives"]
+__all__ = ["AnyPrimitives", "epilogue_settings", "primitives"]
+
+AnyPrimitives = ReferencePrimitives | NativePrimitives | LibraryPrimitives
 
 _REFERENCE = ReferencePrimitives()
+_LIBRARY = LibraryPrimitives()
+_settings: dict[tuple[str, float | None, float | None, float | None], Epilogue] = {}
+_MOST_SETTINGS = 1000
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+# Private names of torch, each with a fall-back for a version without it.
+_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_functorch_level: Callable[[], Any] = getattr(torch._C._functorch, "maybe_current_level", lambda: None)
+_tracing_state: Callable[[], Any] = getattr(torch._C, "_get_tracing_state", lambda: None)
 
 
-def primitives(x: Tensor, backend: str) -> Primitives:
-    """The primitives for tensor `x` under `backend`."""
-    _native.resolve(x, backend)
-    return _REFERENCE
+def epilogue_settings(
+    op: str, act: str, alpha: float | None, gain: float | None, clamp: float | None
+) -> Epilogue:
+    """The activation `act` with its defaults filled in; checked once per set of arguments."""
+    if torch.compiler.is_compiling():
+        return Epilogue(*activation_settings(op, act, alpha, gain, clamp))
+    key = (act, alpha, gain, clamp)
+    try:
+        return _settings[key]
+    except KeyError:
+        e = Epilogue(*activation_settings(op, act, alpha, gain, clamp))
+        if len(_settings) < _MOST_SETTINGS:
+            _settings[key] = e
+        return e
+
+
+def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimitives:
+    """The primitives for tensor `x` under `backend`, with epilogue `e`.
+
+    Gains <= 0 and negative slopes take the reference: there the output does not tell the sign of the input.
+
+    torch.compile, torch.export, fake tensors and dispatch modes get registered ops; torch.func transforms and
+    torch.jit.trace see through the reference only.
+    """
+    if e is not None and needs_reference(e):
+        return _REFERENCE
+    if torch.compiler.is_compiling():
+        return _REFERENCE if backend == "reference" else _LIBRARY
+    if type(x) not in _PLAIN or _dispatch_modes():
+        return _REFERENCE if backend == "reference" or x.device.type == "meta" else _LIBRARY
+    chosen = _native.resolve(x, backend)
+    if chosen is None or _functorch_level() is not None or _tracing_state() is not None:
+        return _REFERENCE
+    if chosen.primitives is None:
+        chosen.primitives = NativePrimitives(chosen)
+    eager: NativePrimitives = chosen.primitives
+    return eager

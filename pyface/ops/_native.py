@@ -35,6 +35,7 @@ class Backend:
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
+        self.primitives: Any = None  # the eager ops over this back-end, made on first use
         self.bias_act: Callable[..., None] = module.bias_act
         self.bias_act_grad: Callable[..., None] = module.bias_act_grad
         self.upfirdn2d: Callable[..., None] = module.upfirdn2d

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyface.ops import _native, reference
-from pyface.ops._checks import activation_settings, check_bias, check_input
-from pyface.ops._composition import Epilogue
+from pyface.ops._checks import check_bias, check_input
+from pyface.ops._dispatch import epilogue_settings, primitives
 
 __all__ = ["bias_act"]
 
@@ -40,6 +39,5 @@ def bias_act(
     check_input("bias_act", x)
     if b is not None:
         check_bias("bias_act", x, b, dim)
-    e = Epilogue(*activation_settings("bias_act", act, alpha, gain, clamp))
-    _native.resolve(x, backend)
-    return reference.bias_act(x, b, dim, e)
+    e = epilogue_settings("bias_act", act, alpha, gain, clamp)
+    return primitives(x, backend, e).bias_act(x, b, dim, e)

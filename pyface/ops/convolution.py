@@ -1,11 +1,21 @@
-"""Convolutions whose weight gradients can be switched off."""
+"""Convolutions whose weight gradients can be switched off, differentiable any number of times.
+
+Every derivative of a convolution is a convolution, its transpose or a weight gradient; the three are closed
+under differentiation.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, cast
 
-__all__ = ["no_weight_gradients", "weight_gradients_enabled"]
+import torch
+from torch import Tensor
+
+from pyface.ops._composition import Conv
+
+__all__ = ["convolve", "no_weight_gradients", "weight_gradients_enabled"]
 
 _weight_gradients = True
 
@@ -31,3 +41,90 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
         yield
     finally:
         _weight_gradients = before
+
+
+def convolve(x: Tensor, w: Tensor, c: Conv) -> Tensor:
+    """`x` correlated with `w`, or the transpose of that: torch's convolution with our backward pass."""
+    if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
+        y: Tensor = _Convolution.apply(x, w, c)
+        return y
+    return _forward(x, w, c)
+
+
+def _forward(x: Tensor, w: Tensor, c: Conv) -> Tensor:
+    y: Tensor = torch.ops.aten.convolution.default(
+        x, w, None, c.stride, c.padding, (1, 1), c.transposed, c.output_padding, c.groups
+    )
+    return y
+
+
+def _both_gradients(
+    dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    dx, dw, _ = torch.ops.aten.convolution_backward.default(
+        dy,
+        x,
+        w,
+        None,
+        c.stride,
+        c.padding,
+        (1, 1),
+        c.transposed,
+        c.output_padding,
+        c.groups,
+        (need_x, need_w, False),
+    )
+    return dx, dw
+
+
+def _adjoint(c: Conv, size: torch.Size, out_size: torch.Size, kernel: torch.Size) -> Conv:
+    """The convolution that takes dy to dx: transposed if `c` is not, with the input's size."""
+    if c.transposed:
+        return Conv(c.stride, c.padding, False, (0, 0), c.groups)
+    rest = [
+        size[a] - ((out_size[a] - 1) * c.stride[a - 2] - 2 * c.padding[a - 2] + kernel[a]) for a in (2, 3)
+    ]
+    return Conv(c.stride, c.padding, True, (rest[0], rest[1]), c.groups)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+        ctx.save_for_backward(x, w)
+        ctx.c = c
+        return _forward(x, w, c)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, w = ctx.saved_tensors
+        c = ctx.c
+        need_x = ctx.needs_input_grad[0]
+        need_w = ctx.needs_input_grad[1] and _weight_gradients
+        if not (need_x or need_w):
+            return None, None, None
+        if not torch.is_grad_enabled():
+            return *_both_gradients(dy, x, w, c, need_x, need_w), None
+        dx = convolve(dy, w, _adjoint(c, x.shape, dy.shape, w.shape)) if need_x else None
+        dw = _WeightGradient.apply(dy, x, w, c) if need_w else None
+        return dx, dw, None
+
+
+class _WeightGradient(torch.autograd.Function):
+    """dw of a convolution: linear in dy and in x. `w` lends its shape only."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+        ctx.save_for_backward(dy, x)
+        ctx.c = c
+        dw = _both_gradients(dy, x, w, c, False, True)[1]
+        return cast(Tensor, dw)  # the mask asks for it
+
+    @staticmethod
+    def backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dy, x = ctx.saved_tensors
+        c = ctx.c
+        d_dy = convolve(x, ddw, c) if ctx.needs_input_grad[0] else None
+        d_x = None
+        if ctx.needs_input_grad[1]:
+            d_x = convolve(dy, ddw, _adjoint(c, x.shape, dy.shape, ddw.shape))
+        return d_dy, d_x, None, None

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pyface.ops import _composition
 from pyface.ops._checks import (
-    activation_settings,
     check_channels,
     check_filter,
     check_images,
@@ -19,7 +18,7 @@ from pyface.ops._checks import (
     resampled_size,
 )
 from pyface.ops._composition import Epilogue
-from pyface.ops._dispatch import primitives
+from pyface.ops._dispatch import epilogue_settings, primitives
 from pyface.ops.activations import ACTIVATIONS
 
 __all__ = ["conv_epilogue", "modulated_conv2d", "modulated_conv2d_act"]
@@ -61,8 +60,8 @@ def conv_epilogue(
             check_channels(op, x, v, name, per_sample)
     if noise is not None:
         noise = check_noise(op, x, noise, (x.shape[2], x.shape[3]))
-    e = Epilogue(*activation_settings(op, act, alpha, gain, clamp))
-    return primitives(x, backend).epilogue(x, demod, noise, bias, next_style, e)
+    e = epilogue_settings(op, act, alpha, gain, clamp)
+    return primitives(x, backend, e).epilogue(x, demod, noise, bias, next_style, e)
 
 
 def modulated_conv2d(
@@ -122,7 +121,7 @@ def modulated_conv2d_act(
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2020 (StyleGAN2), figure 2d.
     """
-    e = Epilogue(*activation_settings("modulated_conv2d_act", act, alpha, gain, clamp))
+    e = epilogue_settings("modulated_conv2d_act", act, alpha, gain, clamp)
     return _modulated(
         "modulated_conv2d_act", x, weight, styles, noise, bias, up, 1, padding, resample_filter, demodulate,
         flip_weight, e, backend,
@@ -157,6 +156,6 @@ def _modulated(
     if bias is not None:
         check_channels(op, x, bias, "bias", per_sample=False, channels=weight.shape[0])
     return _composition.modulated_conv2d(
-        primitives(x, backend), x, weight, styles, noise, bias, up, down, pads, resample_filter, demodulate,
-        flip_weight, e,
+        primitives(x, backend, e), x, weight, styles, noise, bias, up, down, pads, resample_filter,
+        demodulate, flip_weight, e,
     )  # fmt: skip

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pyface.ops._checks import Resampling, parameter_dtype, round_to
 from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, is_channels_last
+from pyface.ops.activations import SELU_ALPHA, SELU_SCALE
 
-__all__ = ["ReferencePrimitives", "activate", "bias_act", "upfirdn2d"]
+__all__ = ["ReferencePrimitives", "activate", "bias_act", "bias_act_grad", "upfirdn2d"]
 
 
 def activate(x: Tensor, e: Epilogue, dtype: torch.dtype) -> Tensor:
@@ -40,6 +41,38 @@ def bias_act(x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
         wide = wide + b.to(wide.dtype).reshape(shape)
     y = activate(wide, e, x.dtype).to(x.dtype)
     return y.clone() if y is x else y
+
+
+def bias_act_grad(dy: Tensor, ref: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+    """dy * gain * act'(.), 0 where clamped; `ref` is the input (with bias `b`) for swish, else the output
+    y."""
+    wide = parameter_dtype(ref)
+    y = ref.to(wide)
+    if e.activation.saves == "x":
+        z = y if b is None else y + b.to(wide).reshape([-1 if axis == dim else 1 for axis in range(y.ndim)])
+        s = torch.sigmoid(z)
+        y, slope = e.gain * z * s, s * (1 + z * (1 - s))
+    else:
+        slope = _slope(y / e.gain, e)
+    if e.clamp >= 0:
+        slope = torch.where(y.abs() < round_to(e.clamp, ref.dtype), slope, torch.zeros_like(slope))
+    return (dy.to(wide) * slope * e.gain).to(ref.dtype)
+
+
+def _slope(u: Tensor, e: Epilogue) -> Tensor:
+    """act'(.) where act(.) = u."""
+    name, one = e.activation.code, torch.ones_like(u)
+    if name in (1, 2):
+        return torch.where(u > 0, one, one * (e.alpha if name == 2 else 0.0))
+    if name == 3:
+        return 1 - u * u
+    if name == 4:
+        return u * (1 - u)
+    if name == 5:
+        return torch.where(u >= 0, one, u + 1)
+    if name == 6:
+        return torch.where(u >= 0, one * SELU_SCALE, u + SELU_SCALE * SELU_ALPHA)
+    return -torch.expm1(-u) if name == 7 else one
 
 
 def upfirdn2d(x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
@@ -79,6 +112,10 @@ def _per_channel(v: Tensor, x: Tensor) -> Tensor:
 
 class ReferencePrimitives:
     """The primitives of the compound ops in plain torch."""
+
+    def bias_act(self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+        """See `bias_act`."""
+        return bias_act(x, b, dim, e)
 
     def fir(self, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
         """See `upfirdn2d`."""

@@ -63,7 +63,8 @@ def setup_filter(
         taps = taps / total
     if flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
-    return (taps * gain ** (taps.ndim / 2)).to(device)
+    scaled: Tensor = taps * gain ** (taps.ndim / 2)
+    return scaled.to(device)
 
 
 def upfirdn2d(

@@ -1,0 +1,182 @@
+"""The eager path: kernels called directly, or through autograd functions where a gradient is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyface.ops import _gradients, _kernels
+from pyface.ops._checks import Resampling, parameter_dtype
+from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue
+from pyface.ops._native import Backend
+from pyface.ops.convolution import convolve
+
+__all__ = ["NativePrimitives"]
+
+
+def _wanted(*tensors: Tensor | None) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    return any(t is not None and t.requires_grad for t in tensors)
+
+
+class NativePrimitives:
+    """The ops of one native back-end, differentiable any number of times."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def bias_act(self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+        """clamp(gain * act(x + b))."""
+        if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
+            y: Tensor = _BiasAct.apply(x, b, dim, e, self)
+            return y
+        return _kernels.bias_act(self.backend, x, b, dim, e)
+
+    def bias_act_grad(self, dy: Tensor, ref: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+        """dy * gain * act'(.), 0 where clamped."""
+        if _wanted(dy, ref, b):
+            dx: Tensor = _BiasActGrad.apply(dy, ref, b, dim, e, self)
+            return dx
+        return _kernels.bias_act_grad(self.backend, dy, ref, b, dim, e)
+
+    def fir(self, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
+        """Upsample, filter and downsample `x`."""
+        if _wanted(x):
+            y: Tensor = _Upfirdn2d.apply(x, f, r, self)
+            return y
+        return _kernels.upfirdn2d(self.backend, x, f, r)
+
+    def conv(self, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+        """Convolve `x` with `w`, or its transpose."""
+        return convolve(x, w, c)
+
+    def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
+        """`x` [N, C, H, W] times `scale` [N, C]."""
+        scale = scale.to(parameter_dtype(x))
+        if _wanted(x, scale):
+            y: Tensor = _Modulate.apply(x, scale, self)
+            return y
+        return _kernels.modulate(self.backend, x, scale)
+
+    def demodulate(self, weight_sq: Tensor, styles: Tensor) -> Tensor:
+        """rsqrt(styles^2 @ weight_sq^T + eps)."""
+        if _wanted(weight_sq, styles):
+            return (styles.square() @ weight_sq.t() + DEMODULATION_EPS).rsqrt()
+        return _kernels.demodulate(self.backend, weight_sq, styles)
+
+    def epilogue(
+        self,
+        x: Tensor,
+        demod: Tensor | None,
+        noise: Tensor | None,
+        bias: Tensor | None,
+        next_style: Tensor | None,
+        e: Epilogue,
+    ) -> Tensor:
+        """next_style * clamp(gain * act(x * demod + noise + bias))."""
+        wide = parameter_dtype(x)
+        demod, noise, bias, next_style = (
+            None if t is None else t.to(wide) for t in (demod, noise, bias, next_style)
+        )
+        if _wanted(x, demod, noise, bias, next_style):
+            y: Tensor = _ConvEpilogue.apply(x, demod, noise, bias, next_style, e, self)
+            return y
+        return _kernels.conv_epilogue(self.backend, x, demod, noise, bias, next_style, e)
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, b: Tensor | None, dim: int, e: Epilogue, k: NativePrimitives) -> Tensor:
+        y = _kernels.bias_act(k.backend, x, b, dim, e)
+        source = _gradients.reads(e)
+        if source == "y":
+            ctx.save_for_backward(y)
+        elif source == "x":
+            ctx.save_for_backward(x, b)
+        ctx.rest = source, dim, e, k
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        source, dim, e, k = ctx.rest
+        ref, b = None, None
+        if source == "y":
+            (ref,) = ctx.saved_tensors
+        elif source == "x":
+            ref, b = ctx.saved_tensors
+        dx, db = _gradients.bias_act_backward(k, dy, ref, b, dim, e, ctx.needs_input_grad)
+        return dx, db, None, None, None
+
+
+class _BiasActGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, dy: Tensor, ref: Tensor, b: Tensor | None, dim: int, e: Epilogue, k: NativePrimitives
+    ) -> Tensor:
+        if e.activation.saves != "x":
+            b = None
+        ctx.save_for_backward(dy if e.activation.curved else None, ref, b)
+        ctx.rest = dim, e, k
+        return _kernels.bias_act_grad(k.backend, dy, ref, b, dim, e)
+
+    @staticmethod
+    def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dim, e, k = ctx.rest
+        dy, ref, b = ctx.saved_tensors
+        grads = _gradients.bias_act_grad_backward(k, ddx, dy, ref, b, dim, e, ctx.needs_input_grad)
+        return *grads, None, None, None
+
+
+class _Upfirdn2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, f: Tensor | None, r: Resampling, k: NativePrimitives) -> Tensor:
+        ctx.save_for_backward(f)
+        ctx.rest = r, k, x.shape[2], x.shape[3]
+        return _kernels.upfirdn2d(k.backend, x, f, r)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (f,) = ctx.saved_tensors
+        r, k, height, width = ctx.rest
+        return _gradients.upfirdn2d_backward(k, dy, f, r, height, width), None, None, None
+
+
+class _Modulate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, k: NativePrimitives) -> Tensor:
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, scale)
+        ctx.k = k
+        return _kernels.modulate(k.backend, x, scale)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, scale = ctx.saved_tensors
+        return *_gradients.modulate_backward(ctx.k, dy, x, scale, ctx.needs_input_grad), None
+
+
+class _ConvEpilogue(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        demod: Tensor | None,
+        noise: Tensor | None,
+        bias: Tensor | None,
+        next_style: Tensor | None,
+        e: Epilogue,
+        k: NativePrimitives,
+    ) -> Tensor:
+        y = _kernels.conv_epilogue(k.backend, x, demod, noise, bias, next_style, e)
+        keep_y = next_style is None and _gradients.reads(e) == "y"
+        ctx.save_for_backward(x, demod, noise, bias, next_style, y if keep_y else None)
+        ctx.rest = e, k
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        e, k = ctx.rest
+        grads = _gradients.conv_epilogue_backward(k, dy, ctx.saved_tensors, e, ctx.needs_input_grad)
+        return *grads, None, None

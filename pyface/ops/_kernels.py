@@ -1,0 +1,176 @@
+"""One native launch each: allocate the output, pass pointers and sizes. No gradients, no checks of
+arguments."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from pyface.ops._checks import DTYPES, Resampling, parameter_dtype, round_to
+from pyface.ops._composition import DEMODULATION_EPS, Epilogue
+from pyface.ops._native import Backend
+
+__all__ = ["bias_act", "bias_act_grad", "conv_epilogue", "demodulate", "modulate", "upfirdn2d"]
+
+_MEMORY_POSITION = (0, 3, 1, 2)  # of axes N, C, H, W in channels_last memory
+
+_round_to = functools.lru_cache(maxsize=256)(round_to)
+
+
+def _clamp(e: Epilogue, dtype: torch.dtype) -> float:
+    return e.clamp if e.clamp < 0 else _round_to(e.clamp, dtype)
+
+
+def _dense(x: Tensor) -> tuple[Tensor, bool]:
+    """`x`, copied if it has gaps, and whether its memory is channels_last."""
+    if x.is_contiguous():
+        return x, False
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x, True
+    return x.contiguous(), False
+
+
+def _like(x: Tensor, channels_last: bool) -> Tensor:
+    """`x` in the named memory layout."""
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _split(x: Tensor, b: Tensor | None, dim: int, channels_last: bool) -> tuple[int, int, int]:
+    """Memory of `x` as [outer, channels, inner] around the axis that `b` runs along."""
+    if b is None:
+        return 1, 1, x.numel()
+    shape = x.shape
+    if channels_last:
+        shape = torch.Size((shape[0], shape[2], shape[3], shape[1]))
+        dim = _MEMORY_POSITION[dim]
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+
+
+def bias_act(k: Backend, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+    """clamp(gain * act(x + b)), laid out as `x` where that is dense."""
+    x, channels_last = _dense(x)
+    y = torch.empty_like(x)
+    if x.numel() == 0:
+        return y
+    outer, channels, inner = _split(x, b, dim, channels_last)
+    bias = 0
+    if b is not None:
+        b = b.contiguous()
+        bias = b.data_ptr()
+    act, alpha, gain, clamp = e
+    dtype = x.dtype
+    if clamp >= 0:
+        clamp = _round_to(clamp, dtype)
+    k.run(
+        k.bias_act, x, x.data_ptr(), bias, y.data_ptr(), DTYPES[dtype], outer, channels, inner, act.code,
+        alpha, gain, clamp,
+    )  # fmt: skip
+    return y
+
+
+def bias_act_grad(k: Backend, dy: Tensor, ref: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+    """dy * gain * act'(.), 0 where clamped. `ref`: the input (with bias `b`) for swish, else the output."""
+    ref, channels_last = _dense(ref)
+    dy = _like(dy, channels_last)
+    dx = torch.empty_like(ref)
+    if ref.numel() == 0:
+        return dx
+    if e.activation.saves != "x":
+        b = None
+    outer, channels, inner = _split(ref, b, dim, channels_last)
+    b = None if b is None else b.contiguous()
+    k.run(
+        k.bias_act_grad, ref, dy.data_ptr(), ref.data_ptr(), 0 if b is None else b.data_ptr(), dx.data_ptr(),
+        DTYPES[ref.dtype], outer, channels, inner, e.activation.code, e.alpha, e.gain, _clamp(e, ref.dtype),
+    )  # fmt: skip
+    return dx
+
+
+def upfirdn2d(k: Backend, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
+    """Pad, upsample by zero insertion, filter and downsample; laid out as `x`."""
+    x, channels_last = _dense(x)
+    n, c, h, w = x.shape
+    f = torch.ones(1, 1, device=x.device) if f is None else f
+    f = f.to(parameter_dtype(x)).contiguous()
+    f_w, f_h = f.shape[-1], f.shape[0]
+    out_h, out_w = r.output_size(h, w, f_w, f_h)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    y = torch.empty((n, c, out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    if x.numel() == 0 or y.numel() == 0:
+        return y.zero_()
+    k.run(
+        k.upfirdn2d, x, x.data_ptr(), f.data_ptr(), y.data_ptr(), DTYPES[x.dtype], n, c, h, w, out_h, out_w,
+        channels_last, f.ndim == 1, r.flip, f_h, f_w, r.up_x, r.up_y, r.down_x, r.down_y, r.pad_x0, r.pad_y0,
+        r.gain,
+    )  # fmt: skip
+    return y
+
+
+def modulate(k: Backend, x: Tensor, scale: Tensor) -> Tensor:
+    """x[n, c] * scale[n, c]; laid out as `x`."""
+    x, channels_last = _dense(x)
+    y = torch.empty_like(x)
+    if x.numel() == 0:
+        return y
+    n, c, h, w = x.shape
+    scale = scale.contiguous()
+    k.run(
+        k.modulate,
+        x,
+        x.data_ptr(),
+        scale.data_ptr(),
+        y.data_ptr(),
+        DTYPES[x.dtype],
+        n,
+        c,
+        h * w,
+        channels_last,
+    )
+    return y
+
+
+def demodulate(k: Backend, weight_sq: Tensor, styles: Tensor) -> Tensor:
+    """rsqrt(styles^2 @ weight_sq^T + eps), [N, O]."""
+    weight_sq, styles = weight_sq.contiguous(), styles.contiguous()
+    n, out_channels = styles.shape[0], weight_sq.shape[0]
+    demod = styles.new_empty(n, out_channels)
+    if demod.numel():
+        k.run(
+            k.demodulate, styles, weight_sq.data_ptr(), styles.data_ptr(), demod.data_ptr(),
+            DTYPES[styles.dtype], n, out_channels, weight_sq.shape[1], DEMODULATION_EPS,
+        )  # fmt: skip
+    return demod
+
+
+def _pointer(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def conv_epilogue(
+    k: Backend,
+    x: Tensor,
+    demod: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    next_style: Tensor | None,
+    e: Epilogue,
+) -> Tensor:
+    """next_style * clamp(gain * act(x * demod + noise + bias)); laid out as `x`."""
+    x, channels_last = _dense(x)
+    y = torch.empty_like(x)
+    if x.numel() == 0:
+        return y
+    n, c, h, w = x.shape
+    demod, noise, bias, next_style = (
+        None if t is None else t.contiguous() for t in (demod, noise, bias, next_style)
+    )
+    per_sample = noise is not None and noise.shape[0] == n
+    k.run(
+        k.conv_epilogue, x, x.data_ptr(), _pointer(demod), _pointer(noise), _pointer(bias),
+        _pointer(next_style), y.data_ptr(), DTYPES[x.dtype], n, c, h * w, channels_last, per_sample,
+        e.activation.code, e.alpha, e.gain, _clamp(e, x.dtype),
+    )  # fmt: skip
+    return y
