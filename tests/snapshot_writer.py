@@ -137,7 +137,11 @@ def module_tree(
         is_buffer = {name: name in ("resample_filter", "noise_const", "w_avg") for name in own}
         return module(
             classes.get(path, "Layer"),
-            {name: torch.nn.Parameter(t) for name, t in own.items() if not is_buffer[name]},
+            {
+                name: torch.nn.Parameter(t, t.is_floating_point())
+                for name, t in own.items()
+                if not is_buffer[name]
+            },
             {name: t for name, t in own.items() if is_buffer[name]},
             {child: build(prefix + child) for child in children},
             **attributes.get(path, {}),

@@ -100,8 +100,8 @@ def _read_bytes(data: bytes) -> Any:
 
 _TENSORFLOW = (
     "a TensorFlow snapshot (dnnlib.tflib.network.Network) of the first StyleGAN generations. Its code lives "
-    "in the file and is never run here: convert it to the PyTorch layout first (NVIDIA's stylegan2-ada-pytorch "
-    "has legacy.py for this), then give the new .pkl to pyface convert"
+    "in the file and is never run here: convert it to the PyTorch layout first (NVIDIA's "
+    "stylegan2-ada-pytorch has legacy.py for this), then give the new .pkl to pyface convert"
 )
 
 
