@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(32)
   for (int i = 0; i < 4; i++) output[lane * 4 + i] = out[i];
 }
 
-__global__ inline void __launch_bounds__(32)
+static __global__ void __launch_bounds__(32)
     shuffles_kernel(const float* __restrict__ input, float* __restrict__ output) {
   const int lane = threadIdx.x;
   const float v = input[lane];
@@ -47,7 +47,7 @@ __global__ inline void __launch_bounds__(32)
 }
 
 // Two groups in flight: the first wait covers one of them, the second both.
-__global__ inline void __launch_bounds__(32)
+static __global__ void __launch_bounds__(32)
     async_copy_kernel(const unsigned char* __restrict__ input, unsigned char* __restrict__ output) {
   PYFACE_SHARED(memory);
   const int lane = threadIdx.x;

@@ -169,7 +169,7 @@ struct PlaneTile {
 };
 
 template <class T, int kUp, int kDown, int kTaps>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     upfirdn2d_planes_kernel(const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y,
                             UpfirdnShape s, FastDiv tiles_x, int planes, float gain, bool paired) {
   using Tile = PlaneTile<kUp, kDown, kTaps>;

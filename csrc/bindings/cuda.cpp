@@ -1,0 +1,31 @@
+// pyface._cuda: the ops on CUDA devices. `where` is the handle of a stream. Importing it needs no driver.
+#include <sstream>
+#include <string>
+
+#include "bindings/bind_conformance.h"
+#include "bindings/bind_ops.h"
+#include "cuda/device.h"
+
+PYBIND11_MODULE(_cuda, m) {
+  m.doc() = "CUDA kernels of pyface.";
+  pyface::bind_ops(m, PYFACE_LAUNCHERS(cuda));
+  pyface::bind_conformance(m, &pyface::launch_conformance_cuda);
+  m.def(
+      "device_count",
+      [] {
+        std::string why;
+        const int count = pyface::cuda_device_count(why);
+        return pybind11::make_tuple(count, why);
+      },
+      "The number of usable devices, and the runtime's error text when there is none.");
+  m.def(
+      "architectures",
+      [] {
+        pybind11::list names;
+        std::stringstream list(PYFACE_CUDA_ARCHS);
+        for (std::string name; std::getline(list, name, ',');) names.append(name);
+        return names;
+      },
+      "The architectures this module was built for.");
+  m.def("runtime_version", &pyface::cuda_runtime_version, "Version of the CUDA runtime, e.g. 13000.");
+}

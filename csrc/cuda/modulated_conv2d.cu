@@ -1,0 +1,17 @@
+#include "kernels/modulated_conv2d.cuh"
+
+#include "cuda/launcher.h"
+
+namespace pyface {
+
+void launch_modulate_cuda(const ModulateParams& p, void* stream) {
+  dev::run_modulate(p, CudaLauncher("modulate", stream));
+}
+void launch_demodulate_cuda(const DemodulateParams& p, void* stream) {
+  dev::run_demodulate(p, CudaLauncher("demodulate", stream));
+}
+void launch_conv_epilogue_cuda(const ConvEpilogueParams& p, void* stream) {
+  dev::run_conv_epilogue(p, CudaLauncher("conv_epilogue", stream));
+}
+
+}  // namespace pyface

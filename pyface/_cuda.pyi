@@ -1,0 +1,95 @@
+"""The CUDA kernels. `where`: handle of a stream. Importing this module needs no driver. Pointers are device
+addresses; 0 stands for an absent tensor."""
+
+def bias_act(
+    x: int,
+    bias: int,
+    y: int,
+    dtype: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    where: int,
+) -> None: ...
+def bias_act_grad(
+    dy: int,
+    ref: int,
+    bias: int,
+    dx: int,
+    dtype: int,
+    outer: int,
+    channels: int,
+    inner: int,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    where: int,
+) -> None: ...
+def upfirdn2d(
+    x: int,
+    filter: int,
+    y: int,
+    dtype: int,
+    n: int,
+    c: int,
+    in_h: int,
+    in_w: int,
+    out_h: int,
+    out_w: int,
+    channels_last: bool,
+    separable: bool,
+    flip: bool,
+    filter_h: int,
+    filter_w: int,
+    up_x: int,
+    up_y: int,
+    down_x: int,
+    down_y: int,
+    pad_x0: int,
+    pad_y0: int,
+    gain: float,
+    where: int,
+) -> None: ...
+def modulate(
+    x: int, scale: int, y: int, dtype: int, n: int, c: int, hw: int, channels_last: bool, where: int
+) -> None: ...
+def demodulate(
+    weight_sq: int,
+    styles: int,
+    demod: int,
+    dtype: int,
+    n: int,
+    out_channels: int,
+    in_channels: int,
+    eps: float,
+    where: int,
+) -> None: ...
+def conv_epilogue(
+    x: int,
+    demod: int,
+    noise: int,
+    bias: int,
+    next_style: int,
+    y: int,
+    dtype: int,
+    n: int,
+    c: int,
+    hw: int,
+    channels_last: bool,
+    noise_per_sample: bool,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    where: int,
+) -> None: ...
+def conformance(primitive: int, input: int, output: int, where: int) -> None: ...
+def conformance_bytes(primitive: int) -> tuple[int, int]: ...
+def device_count() -> tuple[int, str]: ...
+def architectures() -> list[str]: ...
+def runtime_version() -> int: ...
