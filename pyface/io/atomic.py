@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pyface.errors import DataError
 
-__all__ = ["atomic_write", "make_folder", "write_bytes", "write_text"]
+__all__ = ["atomic_write", "make_folder", "only_writer", "remove_leftovers", "write_bytes", "write_text"]
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
@@ -25,6 +27,9 @@ _ADVICE = {
     errno.EEXIST: "a file stands where a folder is needed; choose another path",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+
+
+_LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
 def _data_error(path: Path, error: OSError) -> DataError:
@@ -130,3 +135,37 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise _data_error(folder, error) from error
     return folder
+
+
+@contextlib.contextmanager
+def only_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Let no second process into the same block for the same folder; ends with the process, however it ends.
+
+    Raises:
+        DataError: another process is there already.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"another process is writing to {folder}; wait for it, or choose another"
+            ) from None
+        except OSError:  # a file system without locks
+            yield
+            return
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> int:
+    """Remove temporary files that killed processes left in `folder`, and say how many.
+
+    Only for a folder that nobody else writes to, see `only_writer`.
+    """
+    leftovers = [path for path in Path(folder).iterdir() if _LEFTOVER.fullmatch(path.name) and path.is_file()]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

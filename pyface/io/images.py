@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,21 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from pyface.errors import DataError, ShapeError
 from pyface.io.atomic import atomic_write
 
-__all__ = ["contact_sheet", "read_image", "to_uint8", "write_image"]
+__all__ = [
+    "contact_sheet",
+    "image_shape",
+    "read_image",
+    "read_image16",
+    "to_uint8",
+    "write_image",
+    "write_image16",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
+_GREY = ("1", "L", "LA", *_DEEP_GREY)
 MAX_PIXELS = (
     64 * 2**20
 )  # larger than any face picture; a small file that claims more is an attack or a mistake
@@ -39,7 +49,42 @@ def read_image(source: str | os.PathLike[str] | bytes) -> Pixels:
     Raises:
         DataError: the file is missing, damaged, too large, or of another kind.
     """
-    name = "image" if isinstance(source, bytes) else str(source)
+    with _opened(source) as image:
+        if image.mode in _DEEP_GREY:
+            return np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
+        return np.array(image.convert("L" if image.mode in _GREY else "RGB"))
+
+
+def read_image16(source: str | os.PathLike[str] | bytes) -> npt.NDArray[np.uint16]:
+    """Levels of a 16-bit grey PNG as they are: uint16 [H, W].
+
+    Raises:
+        DataError: as `read_image`, or the file has not 16 bits of grey.
+    """
+    with _opened(source) as image:
+        if image.mode not in _DEEP_GREY:
+            raise DataError(f"{_name(source)} must be a 16-bit grey PNG; its mode is {image.mode}")
+        return np.asarray(image).astype(np.uint16)
+
+
+def image_shape(source: str | os.PathLike[str] | bytes) -> tuple[int, int, int]:
+    """Height, width and channels (1 or 3) that `read_image` would give, from the file's header alone.
+
+    Raises:
+        DataError: as `read_image`; damage behind the header is not seen.
+    """
+    with _opened(source) as image:
+        return image.height, image.width, 1 if image.mode in _GREY else 3
+
+
+def _name(source: str | os.PathLike[str] | bytes) -> str:
+    return "image" if isinstance(source, bytes) else str(source)
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
+    """An opened image; every failure inside the block becomes a DataError that names the file."""
+    name = _name(source)
     opened: Any = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
     try:
         with Image.open(opened, formats=("PNG", "JPEG", "WEBP")) as image:
@@ -47,11 +92,7 @@ def read_image(source: str | os.PathLike[str] | bytes) -> Pixels:
                 raise DataError(
                     f"{name} claims {image.width} x {image.height} pixels; at most {MAX_PIXELS} are read"
                 )
-            if image.mode in _DEEP_GREY:
-                deep = np.asarray(image).astype(np.int64)
-                return np.clip(deep // 257, 0, 255).astype(np.uint8)
-            grey = image.mode in ("1", "L", "LA")
-            return np.array(image.convert("L" if grey else "RGB"))
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -99,6 +140,22 @@ def write_image(
         options = {"quality": quality, "subsampling": 0}
     with atomic_write(target, sync=sync) as temporary:
         image.save(temporary, kind, **options)
+
+
+def write_image16(path: str | os.PathLike[str], levels: npt.NDArray[np.uint16], *, sync: bool = True) -> None:
+    """Write levels uint16 [H, W] to a 16-bit grey PNG; the file is there whole or not at all.
+
+    Raises:
+        DataError: another suffix than .png, unwritable folder, full disk.
+        ShapeError: not such levels.
+    """
+    if levels.dtype != np.uint16 or levels.ndim != 2:
+        raise ShapeError(f"levels must be uint16 [H, W]; got {levels.dtype} {list(levels.shape)}.")
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise DataError(f"cannot write {target}: 16-bit levels need the suffix .png")
+    with atomic_write(target, sync=sync) as temporary:
+        Image.fromarray(levels).save(temporary, "PNG")
 
 
 def to_uint8(images: Any) -> Pixels:

@@ -137,7 +137,7 @@ def normals(
 
 
 def permutation(seed: int, domain: int, n: int) -> npt.NDArray[np.int64]:
-    """A random order of 0..n-1: int64 [n]; words 0 and 1 of identity i are the 64-bit sort key of element i."""
+    """A random order of 0..n-1: int64 [n]; two words of identity i are the 64-bit sort key of element i."""
     keys = words(seed, domain, np.arange(n), 0, 2).astype(np.uint64)
     order: npt.NDArray[np.int64] = np.argsort((keys[:, 0] << _HALF) | keys[:, 1], kind="stable")
     return order

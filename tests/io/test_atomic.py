@@ -1,13 +1,21 @@
 """A file is there whole or not at all, and failures are one clear sentence."""
 
 import errno
+import os
 import stat
 
 import pytest
 
 from pyface.errors import DataError
 from pyface.io import atomic
-from pyface.io.atomic import atomic_write, make_folder, write_bytes, write_text
+from pyface.io.atomic import (
+    atomic_write,
+    make_folder,
+    only_writer,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 
 def test_replaces_in_one_step_and_leaves_nothing_else(tmp_path):
@@ -95,3 +103,26 @@ def test_make_folder_makes_parents_and_is_repeatable(tmp_path):
     folder = make_folder(tmp_path / "a" / "b")
     assert folder.is_dir()
     assert list(make_folder(folder).iterdir()) == []
+
+
+def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
+    for name in ("a.png", ".keep", "labels.jsonl"):
+        (tmp_path / name).write_bytes(b"")
+    child = os.fork()
+    if child == 0:
+        with atomic_write(tmp_path / "a.png"):
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert remove_leftovers(tmp_path) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", ".keep", "labels.jsonl"}
+
+
+def test_only_one_writer(tmp_path):
+    def second():
+        with only_writer(tmp_path):
+            pass
+
+    with only_writer(tmp_path), pytest.raises(DataError, match="another process"):
+        second()
+    second()

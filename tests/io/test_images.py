@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from pyface.errors import DataError, ShapeError
-from pyface.io.images import contact_sheet, read_image, to_uint8, write_image
+from pyface.io.images import (
+    contact_sheet,
+    image_shape,
+    read_image,
+    read_image16,
+    to_uint8,
+    write_image,
+    write_image16,
+)
 
 
 def picture(*shape, seed=0):
@@ -40,6 +48,21 @@ def test_modes_are_resolved(tmp_path):
     assert read_image(tmp_path / "palette.png").shape == (4, 5, 3)
     Image.fromarray(np.array([[0, 65535, 32896]], np.uint16)).save(tmp_path / "deep.png")
     assert read_image(tmp_path / "deep.png").tolist() == [[0, 255, 128]]
+
+
+def test_sixteen_bits_round_trip_and_headers(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16)
+    write_image16(tmp_path / "a.png", levels)
+    np.testing.assert_array_equal(read_image16(tmp_path / "a.png"), levels)
+    assert image_shape(tmp_path / "a.png") == (5, 7, 1)
+    write_image(tmp_path / "b.png", picture(4, 6, 3))
+    assert image_shape((tmp_path / "b.png").read_bytes()) == (4, 6, 3)
+    with pytest.raises(DataError, match="16-bit"):
+        read_image16(tmp_path / "b.png")
+    with pytest.raises(ShapeError, match="uint16"):
+        write_image16(tmp_path / "c.png", picture(2, 2))
+    with pytest.raises(DataError, match="suffix"):
+        write_image16(tmp_path / "c.jpg", levels)
 
 
 def test_bad_files_are_named(tmp_path):

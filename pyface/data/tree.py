@@ -1,0 +1,183 @@
+"""How a dataset lies on disk, for whoever writes or reads one.
+
+VIS/000012_003.png            visible light, RGB
+NIR/000012_003.png            near infrared, grey
+SEGMENTATION/000012_003.png   grey level = class, see `pyface.data.SEGMENTATION_CLASSES`
+DEPTH/000012_003.png          16-bit grey: 0 nothing, else 1 + distance * DEPTH_LEVELS, rounded
+labels.jsonl                  one record per picture: file, identity, attributes, landmarks...
+dataset.json                  labels in the layout that NVIDIA's StyleGAN2 reads, with `label_names` added
+card.json                     the recipe that makes the dataset again
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyface.data.sample import Sample
+from pyface.errors import DataError
+
+__all__ = [
+    "CARD",
+    "DATASET_JSON",
+    "DEPTH_LEVELS",
+    "FOLDERS",
+    "LABELS",
+    "annotations_from",
+    "decode_depth",
+    "encode_depth",
+    "fill_sample",
+    "nvidia_labels",
+    "read_nvidia_labels",
+    "read_records",
+    "record_of",
+]
+
+FOLDERS = {"vis": "VIS", "nir": "NIR", "segmentation": "SEGMENTATION", "depth": "DEPTH"}
+LABELS = "labels.jsonl"
+DATASET_JSON = "dataset.json"
+CARD = "card.json"
+
+DEPTH_LEVELS = 4096.0  # levels per head unit: steps of 0.00024, up to 15.99 units
+
+_NUMBERS = ("attributes", "action_units", "conditions", "pose")
+
+
+def encode_depth(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Depth in head units (+inf: nothing) as 16-bit levels of the same shape."""
+    seen = np.isfinite(depth)
+    levels = np.clip(np.rint(np.where(seen, depth, 0.0).astype(np.float64) * DEPTH_LEVELS) + 1, 1, 65535)
+    return np.where(seen, levels, 0).astype(np.uint16)
+
+
+def decode_depth(levels: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Depth in head units of 16-bit levels, to half a level; +inf where there is nothing."""
+    return np.where(levels > 0, (levels.astype(np.float32) - 1) / np.float32(DEPTH_LEVELS), np.inf).astype(
+        np.float32
+    )
+
+
+def record_of(sample: Sample, files: Mapping[str, str]) -> dict[str, Any]:
+    """What labels.jsonl says of one sample: plain numbers and words.
+
+    Args:
+        sample: its pictures are not stored here.
+        files: "vis", "nir"... -> path relative to the dataset's folder; the first one is the record's `file`.
+    """
+    record: dict[str, Any] = {"file": next(iter(files.values())), "files": dict(files)}
+    record |= {"identity": sample.identity, "emotion": sample.emotion}
+    for name in _NUMBERS:
+        values = getattr(sample, name)
+        record[name] = {k: v if isinstance(v, bool) else round(float(v), 5) for k, v in values.items()}
+    record["landmarks"] = {k: np.round(v.astype(float), 2).tolist() for k, v in sample.landmarks.items()}
+    record["parameters"] = {k: float(f"{v:.7g}") for k, v in sample.parameters.items()}
+    return record
+
+
+def fill_sample(sample: Sample, record: Mapping[str, Any]) -> None:
+    """Put what a record says into a sample, the inverse of `record_of`."""
+    sample.identity = record.get("identity")
+    sample.emotion = record.get("emotion")
+    sample.attributes = {k: bool(v) for k, v in record.get("attributes", {}).items()}
+    for name in ("action_units", "conditions", "pose", "parameters"):
+        setattr(sample, name, {k: float(v) for k, v in record.get(name, {}).items()})
+    sample.landmarks = {k: np.asarray(v, np.float32) for k, v in record.get("landmarks", {}).items()}
+
+
+def annotations_from(records: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Columns [N] of records: single values, and attributes, action units, conditions and pose by their
+    names.
+
+    A column is there when every record has it.
+    """
+    flat = []
+    for record in records:
+        row = {k: v for k, v in record.items() if isinstance(v, str | int | float | bool)}
+        for name in _NUMBERS:
+            row |= record.get(name, {})
+        flat.append(row)
+    names = [name for name in (flat[0] if flat else {}) if all(name in row for row in flat)]
+    return {name: np.array([row[name] for row in flat]) for name in names}
+
+
+def read_records(text: str, source: str) -> dict[str, dict[str, Any]]:
+    """Records of a labels.jsonl by their `file`.
+
+    Raises:
+        DataError: a line that is no JSON object, or that names no file.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{source} line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("file"), str):
+            raise DataError(
+                f'{source} line {number} must be an object with "file": "NAME"; got {line[:80]!r}'
+            )
+        records[record["file"]] = record
+    return records
+
+
+def read_nvidia_labels(text: str, source: str) -> tuple[dict[str, list[float]], tuple[str, ...]]:
+    """Label vectors by file and the names of their entries, of a dataset.json.
+
+    `{"labels": [["a/b.png", 3], ...]}` (a class becomes a one-hot vector) or `[["a/b.png", [0.1, 1]], ...]`;
+    names come from "label_names", else they are label0, label1...
+
+    Raises:
+        DataError: not of this form.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{source} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f'{source} must be an object with "labels"; got {type(content).__name__}')
+    pairs = content.get("labels") or []
+    proper = isinstance(pairs, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_label(pair[1])
+        for pair in pairs
+    )
+    if not proper:
+        raise DataError(f'{source}: "labels" must be a list of [name, class] or [name, [numbers]]')
+    labels = dict(pairs)
+    classes = [isinstance(value, int) for value in labels.values()]
+    if any(classes) and not all(classes):
+        raise DataError(f"{source} mixes classes and vectors; use one kind")
+    if any(classes):
+        labels = _one_hot(labels, source)
+    widths = {len(value) for value in labels.values()}
+    if len(widths) > 1:
+        raise DataError(f"{source}: vectors differ in length: {sorted(widths)}")
+    width = widths.pop() if widths else 0
+    names = content.get("label_names") or [f"label{i}" for i in range(width)]
+    if not isinstance(names, list) or len(set(map(str, names))) != width:
+        raise DataError(f'{source}: "label_names" must be {width} different names; got {names!r}'[:300])
+    return labels, tuple(map(str, names))
+
+
+def nvidia_labels(labels: npt.NDArray[np.float32], files: Sequence[str], names: Sequence[str]) -> str:
+    """Text of a dataset.json: one vector per file, in NVIDIA's layout, and the names of its entries."""
+    rows = [[name, [round(float(v), 5) for v in row]] for name, row in zip(files, labels, strict=True)]
+    return json.dumps({"labels": rows, "label_names": list(names)})
+
+
+def _is_label(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(v, int | float) and np.isfinite(v) for v in value)
+    return isinstance(value, int) and value >= 0
+
+
+def _one_hot(labels: Mapping[str, int], source: str) -> dict[str, list[float]]:
+    count = max(labels.values()) + 1
+    if count > 65536:
+        raise DataError(f"{source}: class {count - 1} is too large; number classes from 0, up to 65535")
+    return {name: [float(i == value) for i in range(count)] for name, value in labels.items()}

@@ -1,0 +1,211 @@
+"""Writing a rendered dataset to a folder: resumable, nothing half-written, the same bytes on every run."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import pyface
+from pyface.data.face_attributes import CONDITIONS
+from pyface.data.face_distribution import DISTRIBUTION_VERSION
+from pyface.data.procedural import ProceduralFaces, condition_vector, samples_of
+from pyface.data.sample import Sample
+from pyface.data.tree import CARD, DATASET_JSON, FOLDERS, LABELS, encode_depth, nvidia_labels, record_of
+from pyface.errors import DataError, ValueRangeError
+from pyface.io.atomic import atomic_write, make_folder, only_writer, remove_leftovers, write_text
+from pyface.io.images import write_image, write_image16
+from pyface.ops.face_render import face_parameters
+
+__all__ = ["recipe_of", "write_faces"]
+
+_FORMAT = "pyface-rendered-faces"
+_BATCH = 32
+
+
+def recipe_of(faces: ProceduralFaces) -> dict[str, Any]:
+    """All that decides the bytes of a dataset: what makes it again, and what a resumed run must agree on."""
+    return {
+        "format": _FORMAT,
+        "pyface": pyface.__version__,
+        "distribution": DISTRIBUTION_VERSION,
+        "parameters": [p.name for p in face_parameters()],
+        "seed": faces.seed,
+        "identities": len(faces.identities),
+        "first_identity": int(faces.identities[0]),
+        "samples_per_identity": faces.samples_per_identity,
+        "size": faces.size,
+        "spectra": list(faces.spectra),
+        "also": list(faces.extras),
+        "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(faces.overrides.items())},
+    }
+
+
+def write_faces(
+    faces: ProceduralFaces,
+    out: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    command: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Render every picture of `faces` into a folder laid out as `pyface.data.tree` says.
+
+    A run that was stopped is continued by the same call: complete pictures are kept, only missing ones are
+    rendered. labels.jsonl and dataset.json appear when all pictures are there.
+
+    Args:
+        faces: what to render; its identities must be consecutive.
+        out: folder; new, empty, or holding the beginning of the same dataset.
+        workers: threads that render and compress; all cores by default.
+        command: the command line, noted in card.json.
+        progress: called with the number of pictures finished since the last call.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: the folder holds something else, cannot be written, or the disk is full.
+        ValueRangeError: fewer than one worker, or identities with gaps.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    if workers < 1:
+        raise ValueRangeError(f"workers must be at least 1; got {workers}.")
+    if not np.array_equal(faces.identities, faces.identities[0] + np.arange(len(faces.identities))):
+        raise ValueRangeError(
+            "identities must be consecutive numbers to be written; give a count or a range."
+        )
+    folder = make_folder(out)
+    with only_writer(folder):
+        card = {"recipe": recipe_of(faces), "command": command, "complete": False}
+        _claim(folder, card)
+        for kind in _kinds(faces):
+            remove_leftovers(make_folder(folder / FOLDERS[kind]))
+        files, vectors = _write_samples(faces, folder, workers, progress)
+        write_text(folder / DATASET_JSON, nvidia_labels(vectors, files, CONDITIONS))
+        write_text(
+            folder / CARD, json.dumps(card | {"complete": True, "pictures": len(files)}, indent=1) + "\n"
+        )
+    return folder
+
+
+def _kinds(faces: ProceduralFaces) -> tuple[str, ...]:
+    return (*faces.spectra, *faces.extras)
+
+
+def _write_samples(
+    faces: ProceduralFaces, folder: Path, workers: int, progress: Callable[[int], None] | None
+) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Write pictures and labels.jsonl; return the files and the conditions [N, 6]."""
+    files, vectors = [], []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(workers)
+    try:
+        with atomic_write(folder / LABELS) as temporary, temporary.open("w", encoding="utf-8") as lines:
+            for sample, names in _written(faces, folder, workers, progress):
+                lines.write(json.dumps(record_of(sample, names)) + "\n")
+                files.append(next(iter(names.values())))
+                vectors.append(condition_vector(sample))
+    finally:
+        torch.set_num_threads(threads)
+    return files, np.stack(vectors)
+
+
+def _claim(folder: Path, card: Mapping[str, Any]) -> None:
+    """Note the recipe in an empty folder, or make sure that the folder was begun with the same one."""
+    path = folder / CARD
+    remove_leftovers(folder)
+    if not path.exists():
+        strange = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
+        if strange:
+            raise DataError(
+                f"{folder} is not empty and has no {CARD} (it has {', '.join(sorted(strange)[:3])}); "
+                "choose a new folder"
+            )
+        write_text(path, json.dumps(card, indent=1) + "\n")
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a recipe ({error}); choose a new folder") from error
+    wanted = card["recipe"]
+    changed = [k for k in wanted | before if wanted.get(k) != before.get(k)]
+    if changed:
+        difference = "; ".join(f"{k} was {before.get(k)}, now {wanted.get(k)}" for k in changed)[:300]
+        raise DataError(f"{folder} holds a dataset of another recipe ({difference}); choose a new folder")
+
+
+def _written(
+    faces: ProceduralFaces,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[Sample, dict[str, str]]]:
+    """Samples without pictures, in order, each once its files are complete.
+
+    While one batch is compressed by the pool, the next one is rendered here.
+    """
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        waiting: list[tuple[Sample, dict[str, str], concurrent.futures.Future[None] | None]] = []
+        try:
+            for start in range(0, len(faces), _BATCH):
+                stop = min(start + _BATCH, len(faces))
+                begun = _begin_batch(faces, range(start, stop), folder, pool)
+                yield from _finished(waiting, progress)
+                waiting = begun
+            yield from _finished(waiting, progress)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _begin_batch(
+    faces: ProceduralFaces,
+    indices: Sequence[int],
+    folder: Path,
+    pool: concurrent.futures.ThreadPoolExecutor,
+) -> list[tuple[Sample, dict[str, str], concurrent.futures.Future[None] | None]]:
+    """Render what is missing of a batch for the pool; of what is there only landmarks are made again."""
+    drawn = faces.draw(indices)
+    names = [
+        {kind: f"{FOLDERS[kind]}/{identity:06d}_{sample:03d}.png" for kind in _kinds(faces)}
+        for identity, sample in zip(drawn.identities.tolist(), drawn.samples.tolist(), strict=True)
+    ]
+    missing = [i for i, n in enumerate(names) if not all((folder / file).exists() for file in n.values())]
+    samples = samples_of(drawn, faces.render(indices, ("landmarks",)) if len(missing) < len(indices) else {})
+    jobs: dict[int, concurrent.futures.Future[None]] = {}
+    if missing:
+        fresh = faces.__getitems__([indices[i] for i in missing])
+        for i, sample in zip(missing, fresh, strict=True):
+            samples[i] = sample
+            jobs[i] = pool.submit(_write_pictures, sample, names[i], folder)
+    return [(samples[i], names[i], jobs.get(i)) for i in range(len(indices))]
+
+
+def _finished(
+    batch: Sequence[tuple[Sample, dict[str, str], concurrent.futures.Future[None] | None]],
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[Sample, dict[str, str]]]:
+    for sample, names, job in batch:
+        if job is not None:
+            job.result()
+        yield sample, names
+    if progress and batch:
+        progress(len(batch))
+
+
+def _write_pictures(sample: Sample, names: Mapping[str, str], folder: Path) -> None:
+    pictures = {"vis": sample.image, "nir": sample.nir, "segmentation": sample.segmentation}
+    for kind, name in names.items():
+        pixels = pictures.get(kind)
+        if pixels is not None:
+            write_image(folder / name, pixels, sync=False)
+        elif kind == "depth" and sample.depth is not None:
+            write_image16(folder / name, encode_depth(sample.depth), sync=False)
