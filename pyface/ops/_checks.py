@@ -25,6 +25,7 @@ __all__ = [
     "check_same_device",
     "check_weight",
     "factor",
+    "filter_size",
     "pair",
     "parameter_dtype",
     "quadruple",
@@ -118,7 +119,7 @@ def parameter_dtype(x: Tensor) -> torch.dtype:
 
 def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(x, y) factors from one integer or two. Raises unless both are >= 1."""
-    two = (value, value) if isinstance(value, int) else tuple(value)
+    two = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(two) != 2 or not all(isinstance(v, int) for v in two):
         raise ValueRangeError(f"{op}: {name} is {value!r}; allowed: an integer or (x, y).")
     if two[0] < 1 or two[1] < 1:
@@ -128,7 +129,7 @@ def pair(op: str, name: str, value: int | Sequence[int]) -> tuple[int, int]:
 
 def quadruple(op: str, value: int | Sequence[int]) -> tuple[int, int, int, int]:
     """Padding as (x0, x1, y0, y1) from an integer, (x, y) or (x0, x1, y0, y1). Negative numbers crop."""
-    four = (value,) * 4 if isinstance(value, int) else tuple(value)
+    four = tuple(value) if isinstance(value, (tuple, list)) else (value,) * 4
     if len(four) == 2:
         four = (four[0], four[0], four[1], four[1])
     if len(four) != 4 or not all(isinstance(v, int) for v in four):
@@ -150,7 +151,12 @@ def check_filter(op: str, x: Tensor, f: Tensor | None) -> tuple[int, int]:
     if f.requires_grad:
         raise ValueRangeError(f"{op}: f requires grad, but filters are constants here. Pass f.detach().")
     check_same_device(op, x, f, "f")
-    return f.shape[-1], f.shape[0]
+    return filter_size(f)
+
+
+def filter_size(f: Tensor | None) -> tuple[int, int]:
+    """(width, height) of filter `f` in taps; (1, 1) for None."""
+    return (1, 1) if f is None else (int(f.shape[-1]), int(f.shape[0]))
 
 
 class Resampling(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pyface.ops._checks import Resampling, parameter_dtype
+from pyface.ops._checks import Resampling, filter_size, parameter_dtype
 from pyface.ops.activations import Activation
 
 __all__ = [
@@ -125,7 +125,7 @@ def conv2d_resample(
     Karras et al. 2020 (StyleGAN2), section 4 and appendix B.
     """
     k_h, k_w = w.shape[2], w.shape[3]
-    f_w, f_h = (1, 1) if f is None else (f.shape[-1], f.shape[0])
+    f_w, f_h = filter_size(f)
     x0, x1, y0, y1 = padding
     if up > 1:  # centres the interpolation filter
         x0, x1, y0, y1 = (

@@ -12,7 +12,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from pyface.ops._checks import Resampling, parameter_dtype, round_to
+from pyface.ops._checks import Resampling, filter_size, parameter_dtype, round_to
 from pyface.ops._composition import Epilogue
 from pyface.ops.activations import ACTIVATIONS, Activation
 
@@ -127,7 +127,7 @@ def upfirdn2d_backward(
     k: Steps, dy: Tensor, f: Tensor | None, r: Resampling, height: int, width: int
 ) -> Tensor:
     """Gradient of upfirdn2d for x: the op itself, up and down exchanged and the filter turned."""
-    f_w, f_h = (1, 1) if f is None else (f.shape[-1], f.shape[0])
+    f_w, f_h = filter_size(f)
     return k.fir(dy, f, r.transposed(height, width, dy.shape[2], dy.shape[3], f_w, f_h))
 
 

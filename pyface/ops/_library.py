@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyface.ops import _gradients, _kernels, _native, reference
-from pyface.ops._checks import Resampling, parameter_dtype
+from pyface.ops._checks import Resampling, filter_size, parameter_dtype
 from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue
 from pyface.ops.activations import ACTIVATIONS
 
@@ -173,7 +173,7 @@ def _like_second(dy: Tensor, ref: Tensor, *_: Any) -> Tensor:
 def _upfirdn2d_fake(
     x: Tensor, f: Tensor | None, factors: list[int], padding: list[int], flip: bool, gain: float
 ) -> Tensor:
-    f_w, f_h = (1, 1) if f is None else (f.shape[-1], f.shape[0])
+    f_w, f_h = filter_size(f)
     out_h, out_w = _resampling(factors, padding, flip, gain).output_size(x.shape[2], x.shape[3], f_w, f_h)
     channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
