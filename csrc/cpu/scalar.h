@@ -52,7 +52,7 @@ PYFACE_INLINE float load(f16 v) {
   return as_float((magnitude >= 0x7c00u ? special : finite) | sign);
 }
 
-// Round to nearest even; NaN stays a (quiet) NaN.
+// Round to nearest even; a NaN that comes from arithmetic stays NaN.
 template <class T>
 PYFACE_INLINE T store(Compute<T> v);
 template <>
@@ -65,9 +65,9 @@ PYFACE_INLINE double store<double>(double v) {
 }
 template <>
 PYFACE_INLINE bf16 store<bf16>(float v) {
-  const uint32_t bits = as_bits(v);
-  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u), quiet = bits | 0x400000u;
-  return {static_cast<uint16_t>(((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded) >> 16)};
+  // A computed NaN is quiet, so its upper half is a NaN; rounding it up could overflow into the sign.
+  const uint32_t bits = as_bits(v), rounding = v == v ? 0x7fffu + ((bits >> 16) & 1u) : 0u;
+  return {static_cast<uint16_t>((bits + rounding) >> 16)};
 }
 template <>
 PYFACE_INLINE f16 store<f16>(float v) {

@@ -10,6 +10,12 @@ namespace pyface::PYFACE_ISA_NS {
 namespace {
 
 constexpr int kChunk = 4;  // taps a loop applies at once; longer filters add up in several passes
+// A row is cut into tiles whose buffer stays in the second-level cache, but of at least this many positions,
+// because neighbouring tiles filter the columns of their overlap twice.
+constexpr int64_t kTileElements = 32768, kMinPositions = 16;
+// Short rows are filtered in batches, all columns first: reading a row back at once would wait for its
+// stores.
+constexpr int64_t kBatchElements = 4096, kMaxBatch = 32;
 
 int64_t greatest_common_divisor(int64_t a, int64_t b) {
   while (b != 0) {
@@ -145,34 +151,75 @@ void horizontal_pair(const F* even, const F* odd, const F* even_weights, const F
   }
 }
 
-// ---- one output row
+// ---- axes laid out for the loops
 
-// The horizontal axis with its phases laid out, and the part of the input row that it reads.
+// The vertical axis: where each output row starts to read.
+struct Start {
+  int64_t source, first_tap, count;
+};
+class Vertical {
+ public:
+  explicit Vertical(const Axis& axis) : in(axis.in), up(axis.up), starts_(axis.out) {
+    for (int64_t o = 0; o < axis.out; ++o) {
+      starts_.get()[o] = {axis.source(o), axis.first_tap(o), axis.count(o)};
+    }
+  }
+  const Start& at(int64_t o) const { return starts_.get()[o]; }
+  const int64_t in, up;
+
+ private:
+  Scratch<Start> starts_;
+};
+
+// A run of positions (index i of Axis) of a row, and the columns it reads: `used` columns from source column
+// `first` on lie inside the image and start at buffer element `skip`; the buffer holds `width` columns.
+struct Tile {
+  int64_t begin, count, width, skip, first, used;
+};
+
+// The horizontal axis with its phases laid out.
 template <class F>
 class Horizontal {
  public:
   Horizontal(const Axis& axis, int64_t lanes) : axis_(axis), lanes_(lanes), phases_(axis.period) {
-    low_ = high_ = axis.source(0);
     used_ = axis.period < axis.out ? axis.period : axis.out;
+    low_ = axis.source(0);
+    reach_ = 0;
     for (int64_t q = 0; q < used_; ++q) {
       const Phase phase{axis.first_tap(q), axis.source(q), axis.count(q), axis.positions(q)};
-      const int64_t end = phase.source + axis.step * (phase.positions - 1) + phase.count;
       low_ = phase.source < low_ ? phase.source : low_;
-      high_ = end > high_ ? end : high_;
       single_pass_ = single_pass_ && phase.count >= 1 && phase.count <= kChunk;
       phases_.get()[q] = phase;
     }
     const Phase* phase = phases_.get();
+    for (int64_t q = 0; q < used_; ++q) {
+      const int64_t end = phase[q].source - low_ + phase[q].count;
+      reach_ = end > reach_ ? end : reach_;
+    }
     pair_ =
         lanes == 1 && axis.period == 2 && axis.step == 1 && used_ == 2 && phase[0].count == phase[1].count;
   }
 
-  // The sources read are low() to low() + width() - 1.
-  int64_t low() const { return low_; }
-  int64_t width() const { return high_ - low_; }
+  int64_t positions() const { return phases_.get()[0].positions; }
+  int64_t period() const { return axis_.period; }
+  int64_t step() const { return axis_.step; }
+  // Columns that `count` positions read.
+  int64_t width(int64_t count) const { return reach_ + axis_.step * (count - 1); }
   // True when every output position has between 1 and kChunk taps: run<false> then writes a final row at
   // once.
   bool single_pass() const { return single_pass_; }
+
+  Tile tile(int64_t begin, int64_t count) const {
+    const int64_t low = low_ + axis_.step * begin, high = low + width(count);
+    const int64_t first = low > 0 ? low : 0, end = high < axis_.in ? high : axis_.in;
+    if (end <= first) return {begin, count, high - low, 0, 0, 0};
+    return {begin, count, high - low, (first - low) * lanes_, first, end - first};
+  }
+  // Elements of the output row that a tile writes.
+  int64_t out_elements(const Tile& tile) const {
+    const int64_t begin = tile.begin * axis_.period, end = begin + tile.count * axis_.period;
+    return ((end < axis_.out ? end : axis_.out) - begin) * lanes_;
+  }
 
   // weights: the taps of phase q from q * length on.
   int64_t weights_size() const { return axis_.period * axis_.length; }
@@ -183,17 +230,18 @@ class Horizontal {
     }
   }
 
-  // y (+)= the filtered v, whose first element is the source low().
+  // y (+)= the filtered v; v is the tile's buffer, y its first output element.
   template <bool kAdd, class O>
-  void run(const F* v, const F* weights, O* y) const {
-    if (!kAdd && pair_) return run_pair(v, weights, y);
+  void run(const Tile& tile, const F* v, const F* weights, O* y) const {
+    if (!kAdd && pair_) return run_pair(tile, v, weights, y);
     for (int64_t q = 0; q < used_; ++q) {
       const Phase& phase = phases_.get()[q];
       const F* from = v + (phase.source - low_) * lanes_;
+      const int64_t positions = positions_in(tile, phase);
       for (int64_t j = 0; j < phase.count; j += kChunk) {
         with_taps(phase.count - j, [&](auto taps) {
           horizontal_chunk<kAdd, decltype(taps)::value>(from + j * lanes_, weights + q * axis_.length + j,
-                                                        y + q * lanes_, phase.positions, lanes_, axis_.step,
+                                                        y + q * lanes_, positions, lanes_, axis_.step,
                                                         axis_.period);
         });
       }
@@ -205,22 +253,27 @@ class Horizontal {
     int64_t first_tap, source, count, positions;
   };
 
+  static int64_t positions_in(const Tile& tile, const Phase& phase) {
+    const int64_t left = phase.positions - tile.begin;
+    return left < tile.count ? left : tile.count;
+  }
+
   template <class O>
-  void run_pair(const F* v, const F* weights, O* y) const {
+  void run_pair(const Tile& tile, const F* v, const F* weights, O* y) const {
     const Phase *even = phases_.get(), *odd = even + 1;
     const F* even_from = v + (even->source - low_);
+    const int64_t pairs = positions_in(tile, *odd);
     with_taps(even->count, [&](auto taps) {
-      horizontal_pair<decltype(taps)::value>(even_from, v + (odd->source - low_), weights,
-                                             weights + axis_.length, y, odd->positions);
-      if (even->positions > odd->positions) {
-        horizontal_chunk<false, decltype(taps)::value>(even_from + odd->positions, weights,
-                                                       y + 2 * odd->positions, 1, 1, 1, 1);
+      constexpr int kTaps = decltype(taps)::value;
+      horizontal_pair<kTaps>(even_from, v + (odd->source - low_), weights, weights + axis_.length, y, pairs);
+      if (positions_in(tile, *even) > pairs) {
+        horizontal_chunk<false, kTaps>(even_from + pairs, weights, y + 2 * pairs, 1, 1, 1, 1);
       }
     });
   }
 
   Axis axis_;
-  int64_t lanes_, low_, high_, used_;
+  int64_t lanes_, low_, reach_, used_;
   Scratch<Phase> phases_;
   bool single_pass_ = true, pair_ = false;
 };
@@ -273,66 +326,76 @@ struct Filter {
   static double magnitude_of(double v) { return v < 0 ? -v : v; }
 };
 
-// Everything that stays the same from row to row.
+// ---- one tile of one output row
+
 template <class T>
 struct Rows {
   using F = Compute<T>;
   const Filter<F>& filter;
-  const Axis& vertical;
+  const Vertical& vertical;
   const Horizontal<F>& horizontal;
-  const F* weights;  // sorted taps; one set per filter row when the filter is not separable
-  // Columns inside the image: their first buffer element, first source column and count.
-  int64_t lanes, skip, first, used;
-  int64_t in_length, out_length;  // elements of an input and of an output row
+  const F* weights;          // sorted taps; one set per filter row when the filter is not separable
+  int64_t lanes, in_length;  // in_length: elements of an input row
 
-  // v: padded row buffer, zero outside its used part. sums: one output row.
-  void separable_row(const T* plane, int64_t o, F* v, F* sums, T* y) const {
-    const int64_t count = vertical.count(o);
-    int64_t source = vertical.source(o), tap = vertical.first_tap(o);
+  // Columns outside the image are zero.
+  void clear_margins(const Tile& tile, F* v) const {
+    for (int64_t i = 0; i < tile.skip; ++i) v[i] = 0;
+    for (int64_t i = tile.skip + tile.used * lanes; i < tile.width * lanes; ++i) v[i] = 0;
+  }
+
+  // v = the vertical filter on the columns of the tile; false when no row of the image takes part.
+  bool filter_columns(const Tile& tile, const T* plane, const Start& start, F* v) const {
     const T* rows[kChunk];
     F row_weights[kChunk];
     int filled = 0;
     bool started = false;
-    for (int64_t j = 0; j < count; ++j, ++source, tap += vertical.up) {
+    int64_t source = start.source, tap = start.first_tap;
+    for (int64_t j = 0; j < start.count; ++j, ++source, tap += vertical.up) {
       if (source >= 0 && source < vertical.in) {
-        rows[filled] = plane + source * in_length + first * lanes;
+        rows[filled] = plane + source * in_length + tile.first * lanes;
         row_weights[filled++] = filter.vertical.get()[tap];
       }
-      if (filled == kChunk || (filled > 0 && j == count - 1)) {
+      if (filled == kChunk || (filled > 0 && j == start.count - 1)) {
         with_taps(filled, [&](auto taps) {
           constexpr int kTaps = decltype(taps)::value;
           if (started) {
-            vertical_chunk<true, kTaps>(rows, row_weights, v + skip, used * lanes);
+            vertical_chunk<true, kTaps>(rows, row_weights, v + tile.skip, tile.used * lanes);
           } else {
-            vertical_chunk<false, kTaps>(rows, row_weights, v + skip, used * lanes);
+            vertical_chunk<false, kTaps>(rows, row_weights, v + tile.skip, tile.used * lanes);
           }
         });
         started = true;
         filled = 0;
       }
     }
-    if (!started) {
-      for (int64_t i = 0; i < out_length; ++i) y[i] = store<T>(F(0));
-    } else if (horizontal.single_pass()) {
-      horizontal.template run<false>(v, weights, y);
-    } else {
-      for (int64_t i = 0; i < out_length; ++i) sums[i] = 0;
-      horizontal.template run<true>(v, weights, sums);
-      for (int64_t i = 0; i < out_length; ++i) y[i] = store<T>(sums[i]);
-    }
+    return started;
   }
 
-  void full_row(const T* plane, int64_t o, F* v, F* sums, T* y) const {
-    const int64_t count = vertical.count(o);
-    int64_t source = vertical.source(o), tap = vertical.first_tap(o);
-    for (int64_t i = 0; i < out_length; ++i) sums[i] = 0;
-    for (int64_t j = 0; j < count; ++j, ++source, tap += vertical.up) {
-      if (source < 0 || source >= vertical.in) continue;
-      const T* row = plane + source * in_length + first * lanes;
-      for (int64_t i = 0; i < used * lanes; ++i) v[skip + i] = load(row[i]);
-      horizontal.template run<true>(v, weights + tap * horizontal.weights_size(), sums);
+  // y: the first output element of the tile; v: the filtered columns, or null when no row of the image takes
+  // part; sums: a buffer for the tile's outputs.
+  void filter_rows(const Tile& tile, const F* v, F* sums, T* y) const {
+    const int64_t outputs = horizontal.out_elements(tile);
+    if (v == nullptr) {
+      for (int64_t i = 0; i < outputs; ++i) y[i] = store<T>(F(0));
+      return;
     }
-    for (int64_t i = 0; i < out_length; ++i) y[i] = store<T>(sums[i]);
+    if (horizontal.single_pass()) return horizontal.template run<false>(tile, v, weights, y);
+    for (int64_t i = 0; i < outputs; ++i) sums[i] = 0;
+    horizontal.template run<true>(tile, v, weights, sums);
+    for (int64_t i = 0; i < outputs; ++i) y[i] = store<T>(sums[i]);
+  }
+
+  void full(const Tile& tile, const T* plane, const Start& start, F* v, F* sums, T* y) const {
+    const int64_t outputs = horizontal.out_elements(tile), used = tile.used * lanes;
+    int64_t source = start.source, tap = start.first_tap;
+    for (int64_t i = 0; i < outputs; ++i) sums[i] = 0;
+    for (int64_t j = 0; j < start.count; ++j, ++source, tap += vertical.up) {
+      if (source < 0 || source >= vertical.in) continue;
+      const T* row = plane + source * in_length + tile.first * lanes;
+      for (int64_t i = 0; i < used; ++i) v[tile.skip + i] = load(row[i]);
+      horizontal.template run<true>(tile, v, weights + tap * horizontal.weights_size(), sums);
+    }
+    for (int64_t i = 0; i < outputs; ++i) y[i] = store<T>(sums[i]);
   }
 };
 
@@ -341,41 +404,54 @@ void upfirdn2d_as(const Upfirdn2dParams& p, int threads) {
   using F = Compute<T>;
   const int64_t lanes = p.channels_last ? p.c : 1, planes = p.channels_last ? p.n : p.n * p.c;
   const Filter<F> filter(p);
-  const Axis across(p.in_w, p.out_w, p.up_x, p.down_x, p.pad_x0, p.filter_w);
-  const Axis down(p.in_h, p.out_h, p.up_y, p.down_y, p.pad_y0, p.filter_h);
-  const Horizontal<F> horizontal(across, lanes);
-  const int64_t filter_rows = filter.separable ? 1 : p.filter_h, width = horizontal.width();
+  const Vertical vertical(Axis(p.in_h, p.out_h, p.up_y, p.down_y, p.pad_y0, p.filter_h));
+  const Horizontal<F> horizontal(Axis(p.in_w, p.out_w, p.up_x, p.down_x, p.pad_x0, p.filter_w), lanes);
+  const int64_t filter_rows = filter.separable ? 1 : p.filter_h;
   const Scratch<F> weights(filter_rows * horizontal.weights_size());
   for (int64_t k = 0; k < filter_rows; ++k) {
     const F* taps = filter.separable ? filter.horizontal.get() : filter.full.get() + k * p.filter_w;
     horizontal.sort_taps(taps, weights.get() + k * horizontal.weights_size());
   }
-  const int64_t low = horizontal.low(), first = low > 0 ? low : 0;
-  const int64_t end = low + width < p.in_w ? low + width : p.in_w, used = end > first ? end - first : 0;
-  const Rows<T> rows{filter,
-                     down,
-                     horizontal,
-                     weights.get(),
-                     lanes,
-                     (first - low) * lanes,
-                     used > 0 ? first : 0,
-                     used,
-                     p.in_w * lanes,
-                     p.out_w * lanes};
-  const int64_t buffer = (width * lanes + 63) / 64 * 64, row = (p.out_w * lanes + 63) / 64 * 64;
-  const int workers = worker_count(threads, 2 * planes * p.out_h * p.out_w * lanes);
-  const Scratch<F> buffers(workers * (buffer + row));
-  for (int64_t i = 0; i < workers * (buffer + row); ++i) buffers.get()[i] = 0;
-  parallel_ranges(workers, planes * p.out_h, 1, [&](int worker, int64_t begin, int64_t row_end) {
-    F *v = buffers.get() + worker * (buffer + row), *sums = v + buffer;
-    for (int64_t r = begin; r < row_end; ++r) {
-      const int64_t plane_index = r / p.out_h;
-      const T* plane = static_cast<const T*>(p.x) + plane_index * p.in_h * p.in_w * lanes;
-      T* y = static_cast<T*>(p.y) + r * p.out_w * lanes;
-      if (filter.separable) {
-        rows.separable_row(plane, r - plane_index * p.out_h, v, sums, y);
-      } else {
-        rows.full_row(plane, r - plane_index * p.out_h, v, sums, y);
+  const Rows<T> rows{filter, vertical, horizontal, weights.get(), lanes, p.in_w * lanes};
+
+  const int64_t positions = horizontal.positions(), fitting = kTileElements / (horizontal.step() * lanes);
+  const int64_t wanted = fitting < kMinPositions ? kMinPositions : fitting;
+  const int64_t tile_positions = wanted < positions ? wanted : positions;
+  const int64_t buffer = (horizontal.width(tile_positions) * lanes + 64) / 64 * 64;
+  const int64_t sums_size = (tile_positions * horizontal.period() * lanes + 63) / 64 * 64;
+  const int64_t fitting_batch = kBatchElements / buffer, out_length = p.out_w * lanes;
+  const int64_t batch = fitting_batch < 1 ? 1 : fitting_batch < kMaxBatch ? fitting_batch : kMaxBatch;
+  const int64_t worker_size = batch * buffer + sums_size;
+  const int workers = worker_count(threads, 2 * planes * p.out_h * out_length);
+  const Scratch<F> buffers(workers * worker_size);
+  parallel_ranges(workers, planes * p.out_h, 1, [&](int worker, int64_t begin, int64_t end) {
+    F *buffers_v = buffers.get() + worker * worker_size, *sums = buffers_v + batch * buffer;
+    const T* x = static_cast<const T*>(p.x);
+    for (int64_t at = 0; at < positions; at += tile_positions) {
+      const Tile tile =
+          horizontal.tile(at, at + tile_positions < positions ? tile_positions : positions - at);
+      T* y = static_cast<T*>(p.y) + at * horizontal.period() * lanes;
+      for (int64_t b = 0; b < batch; ++b) rows.clear_margins(tile, buffers_v + b * buffer);
+      int64_t plane = begin / p.out_h, o = begin % p.out_h;
+      const F* filtered[kMaxBatch];
+      for (int64_t r = begin; r < end; r += batch) {
+        const int64_t count = end - r < batch ? end - r : batch;
+        for (int64_t b = 0; b < count; ++b) {
+          const T* from = x + plane * p.in_h * p.in_w * lanes;
+          F* v = buffers_v + b * buffer;
+          if (filter.separable) {
+            filtered[b] = rows.filter_columns(tile, from, vertical.at(o), v) ? v : nullptr;
+          } else {
+            rows.full(tile, from, vertical.at(o), v, sums, y + (r + b) * out_length);
+          }
+          if (++o == p.out_h) {
+            o = 0;
+            ++plane;
+          }
+        }
+        if (!filter.separable) continue;
+        for (int64_t b = 0; b < count; ++b)
+          rows.filter_rows(tile, filtered[b], sums, y + (r + b) * out_length);
       }
     }
   });

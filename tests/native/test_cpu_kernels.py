@@ -242,6 +242,20 @@ def test_upfirdn2d(name: str, dtype: torch.dtype, channels_last: bool) -> None:
     assert tested > 20
 
 
+@pytest.mark.parametrize(("shape", "channels_last"), [((1, 700, 3, 40), True), ((1, 1, 3, 20001), False)])
+@pytest.mark.parametrize("name", ["1331", "long", "full"])
+def test_upfirdn2d_of_rows_cut_into_tiles(name: str, shape: tuple[int, ...], channels_last: bool) -> None:
+    x, taps = draw(*shape, dtype=torch.float32), FILTERS[name]
+    for up, down, pad in [
+        ((1, 1), (1, 1), (30, 10, 8, 9)),
+        ((2, 2), (1, 1), (6, 6, 6, 6)),
+        ((2, 1), (3, 2), (7,) * 4),
+    ]:
+        want = upfirdn2d_formula(x.double(), taps, up, down, pad, False, 1.0)
+        got = run_upfirdn2d(x, taps, up, down, pad, False, 1.0, channels_last, threads=2)
+        assert_close(got, want, torch.float32, atol=3e-6)
+
+
 def test_upfirdn2d_with_a_filter_shorter_than_the_upsampling() -> None:
     x = draw(1, 2, 3, 4, dtype=torch.float32)
     taps = torch.tensor([2.0])
