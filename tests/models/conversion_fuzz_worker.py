@@ -3,13 +3,14 @@
     python conversion_fuzz_worker.py FOLDER FIRST LAST
 
 FOLDER holds honest checkpoints. Mutation k is drawn from `random.Random(k)` alone. While a file is read, an
-audit hook stands guard: anything but reading that file ends the process with status 90. A file that takes more
-than 5 seconds ends it with SIGALRM, one that asks for more than 2 GB beyond what the process began with ends it
-with status 91. Each line of the output is one finished mutation and what came of it.
+audit hook stands guard: anything but reading that file ends the process with status 90. A file that takes
+more than 5 seconds ends it with SIGALRM, one that asks for more than 2 GB beyond what the process began with
+ends it with status 91. Each line of the output is one finished mutation and what came of it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickletools
 import random
@@ -86,7 +87,7 @@ def main(folder: Path, first: int, last: int) -> None:
     positions = [opcode_positions(data) for data in contents]
     for path in originals:  # everything that is imported on first use is imported now
         read_networks(path, "all")
-    b"".decode("cp437")
+    importlib.import_module("encodings.cp437")  # for names in zip files
     scratch = folder / f"mutation-{first}"
     resource.setrlimit(resource.RLIMIT_AS, (used_memory() + MEMORY,) * 2)
     sys.addaudithook(guard)

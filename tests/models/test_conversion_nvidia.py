@@ -106,8 +106,8 @@ def test_round_trip_of_every_architecture(protocol, numpy_module, architecture, 
     torch.manual_seed(0)
     config = GeneratorConfig(
         16, z_dim=8, w_dim=12, c_dim=3, mapping_layers=2, architecture=architecture, activation="relu",
-        conv_clamp=200, mapping_lr_multiplier=0.02, w_avg_decay=0.9, spectra={"vis": 2}, resample_filter=(1, 2, 1),
-        **SMALL,
+        conv_clamp=200, mapping_lr_multiplier=0.02, w_avg_decay=0.9, spectra={"vis": 2},
+        resample_filter=(1, 2, 1), **SMALL,
     )  # fmt: skip
     critic = DiscriminatorConfig(
         16,

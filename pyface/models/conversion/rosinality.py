@@ -101,7 +101,7 @@ def _count(source: _Source, pattern: str) -> int:
 
 
 def _scaled(weight: Tensor) -> Tensor:
-    """A demodulated convolution's weight times 1 / sqrt(fan in), which the layout multiplies in when it runs."""
+    """A demodulated convolution's weight times 1 / sqrt(fan in), which the layout applies when it runs."""
     return weight.float() / math.sqrt(max(weight[0].numel(), 1)) if weight.shape[0] else weight
 
 
