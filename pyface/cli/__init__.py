@@ -13,6 +13,7 @@ from pyface.errors import PyfaceError
 
 # verb -> (module with an attribute `command`, help line)
 VERBS = {
+    "bench": ("pyface.cli.bench", "Measure the ops, the networks and the renderer on this machine."),
     "convert": ("pyface.cli.convert", "Convert an NVIDIA or rosinality checkpoint without running its code."),
     "data": ("pyface.cli.data", "Render and inspect datasets."),
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),

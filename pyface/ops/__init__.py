@@ -5,7 +5,7 @@ Each op takes `backend="auto" | "reference" | "cpu" | "cuda"`; "auto" goes by th
 
 from __future__ import annotations
 
-from pyface.ops._native import backend
+from pyface.ops._native import backend, describe_backends
 from pyface.ops.activations import ACTIVATIONS
 from pyface.ops.bias_act import bias_act
 from pyface.ops.conv2d_resample import conv2d_resample
@@ -19,6 +19,7 @@ __all__ = [
     "bias_act",
     "conv2d_resample",
     "conv_epilogue",
+    "describe_backends",
     "downsample2d",
     "filter2d",
     "modulated_conv2d",

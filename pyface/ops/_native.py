@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyface.errors import BackendError, ValueRangeError
 
-__all__ = ["Backend", "backend", "reset", "resolve", "use"]
+__all__ = ["Backend", "backend", "describe_backends", "reset", "resolve", "use"]
 
 _NAMES = ("auto", "reference", "cpu", "cuda")
 
@@ -156,6 +156,23 @@ def backend(device: str | torch.device = "cpu") -> str:
     if found is not None and _required() == kind:
         raise BackendError(f"PYFACE_REQUIRE={kind}, but {found}. Build the native modules, or unset it.")
     return "reference"
+
+
+def describe_backends() -> list[str]:
+    """One line for each native back-end: what it can do here, or why it cannot run."""
+    lines = []
+    for name in _KINDS:
+        found = _load(name)
+        if isinstance(found, str):
+            lines.append(f"{name}: no, {found}")
+        elif name == "cpu":
+            best, have = found.module.isa(), found.module.isa_available()
+            lines.append(f"cpu: {best} (of {', '.join(have)})")
+        else:
+            runtime, built = found.module.runtime_version(), found.module.architectures()
+            lines.append(f"cuda: runtime {runtime}, built for {', '.join(str(a) for a in built)}")
+    taken = ", ".join(f"{backend(name)} for {name} tensors" for name in _KINDS)
+    return [*lines, f"ops take: {taken}"]
 
 
 def reset() -> None:

@@ -1,0 +1,61 @@
+"""One thing that is measured: the same work done in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["Case", "Variant", "Workload"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do the work.
+
+    run: does it once and gives the result. prepare: called before every `run`, outside of the measured time.
+    """
+
+    run: Callable[[], Tensor | None]
+    prepare: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The work of a case, built on a device.
+
+    variants: by name; the first one is ours, the others are what it is compared with. reference: the result
+    in float64, or None where there is nothing to compare. bytes: least memory traffic, every input read and
+    every output written once. flops: arithmetic of the cheapest algorithm among the variants, or 0. items:
+    images per run, or 0. tolerance: largest allowed error of ours relative to the largest reference value.
+    """
+
+    variants: Mapping[str, Variant]
+    reference: Callable[[], Tensor] | None = None
+    bytes: int = 0
+    flops: int = 0
+    items: int = 0
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured, and how to set it up.
+
+    name: unique, such as "bias_act/1x128x256x256/float32/nchw". group: the table it stands in. op, size,
+    dtype and layout: the columns that tell it apart. build: sets the work up on a device ("cpu", "cuda");
+    raises ImportError or pyface's BackendError where the work cannot be done. calls: runs per sample, for
+    work of microseconds. cold: evict the caches before every sample. quick: measured in a quick run too.
+    """
+
+    name: str
+    group: str
+    op: str
+    size: str
+    dtype: str
+    layout: str
+    build: Callable[[str], Workload] = field(repr=False)
+    calls: int = 1
+    cold: bool = True
+    quick: bool = False

@@ -1,0 +1,309 @@
+"""The ops against plain torch: the formula as one writes it down, and better forms of it.
+
+Better forms work in place on the one tensor they have made, split the low-pass filter into its two axes, or
+upsample by a transposed convolution. Inputs are drawn on the CPU with a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyface import ops
+from pyface.benchmark.case import Case, Variant, Workload
+
+__all__ = ["op_builders", "op_cases"]
+
+OURS, FORMULA, IN_PLACE = "pyface", "torch formula", "torch in place"
+SEPARABLE, TRANSPOSED = "torch separable", "torch transposed"
+LARGE: tuple[tuple[int, ...], ...] = ((4, 512, 32, 32), (1, 128, 256, 256), (1, 32, 1024, 1024))
+FILTERED: tuple[tuple[int, ...], ...] = ((1, 128, 256, 256), (1, 8, 1024, 1024))
+SIZES = {
+    "bias_act": LARGE,
+    "conv_epilogue": LARGE,
+    "blur": FILTERED,
+    "upsample 2": FILTERED,
+    "downsample 2": FILTERED,
+    "modulated_conv2d": ((4, 128, 64, 64),),
+    "modulated_conv2d up 2": ((4, 128, 32, 32),),
+}
+QUICK_SIZE = (1, 128, 256, 256)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+GAIN, SLOPE, CLAMP = math.sqrt(2), 0.2, 256.0
+TAPS = (1.0, 3.0, 3.0, 1.0)
+
+Build = Callable[[tuple[int, ...], str, str, str], Workload]
+
+
+def op_cases() -> list[Case]:
+    """Every op at every size, element type and layout."""
+    return [
+        _case(op, build, size, dtype, layout)
+        for op, build in op_builders().items()
+        for size in SIZES[op]
+        for dtype in DTYPES
+        for layout in LAYOUTS
+    ]
+
+
+def op_builders() -> dict[str, Build]:
+    """How the work of every op is set up: functions of (size, dtype, layout, device)."""
+    return {
+        "bias_act": _bias_act,
+        "conv_epilogue": _conv_epilogue,
+        "blur": _blur,
+        "upsample 2": _upsample,
+        "downsample 2": _downsample,
+        "modulated_conv2d": _modulated,
+        "modulated_conv2d up 2": _modulated_up,
+    }
+
+
+def _case(op: str, build: Build, size: tuple[int, ...], dtype: str, layout: str) -> Case:
+    text = "x".join(str(n) for n in size)
+    return Case(
+        name=f"{op}/{text}/{dtype}/{layout}",
+        group="layers" if op.startswith("modulated") else "ops",
+        op=op,
+        size=text,
+        dtype=dtype,
+        layout=layout,
+        build=lambda device: build(size, dtype, layout, device),
+        quick=(size == QUICK_SIZE or op.startswith("modulated")) and layout == "nchw" and dtype == "float32",
+    )
+
+
+def _draw(*shape: int, dtype: str, layout: str = "nchw", device: str, seed: int = 0) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, DTYPES[dtype])
+    return x.contiguous(memory_format=LAYOUTS[layout]) if x.ndim == 4 else x
+
+
+def _traffic(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return (F.leaky_relu(x, SLOPE) * GAIN).clamp(-CLAMP, CLAMP)
+
+
+def _leaky_in_place(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, SLOPE, inplace=True).mul_(GAIN).clamp_(-CLAMP, CLAMP)
+
+
+def _bias_act(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    x = _draw(*size, dtype=dtype, layout=layout, device=device)
+    b = _draw(size[1], dtype=dtype, device=device, seed=1)
+    b4 = b.view(1, -1, 1, 1)
+    return Workload(
+        {
+            OURS: Variant(lambda: ops.bias_act(x, b, act="lrelu", clamp=CLAMP)),
+            FORMULA: Variant(lambda: _leaky(x + b4)),
+            IN_PLACE: Variant(lambda: _leaky_in_place(x + b4)),
+        },
+        reference=lambda: _leaky(x.double() + b4.double()),
+        bytes=_traffic(x, b, x),
+        flops=5 * x.numel(),
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+def _conv_epilogue(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    n, c, h, w = size
+    x = _draw(*size, dtype=dtype, layout=layout, device=device)
+    demod = _draw(n, c, dtype="float32", device=device, seed=1).abs()
+    noise = _draw(n, 1, h, w, dtype="float32", device=device, seed=2)
+    b = _draw(c, dtype="float32", device=device, seed=3)
+    d4, b4 = demod.view(n, c, 1, 1).to(x.dtype), b.view(1, c, 1, 1).to(x.dtype)
+    noise_x = noise.to(x.dtype)
+    return Workload(
+        {
+            OURS: Variant(lambda: ops.conv_epilogue(x, demod, noise, b, act="lrelu", clamp=CLAMP)),
+            FORMULA: Variant(lambda: _leaky(x * d4 + noise_x + b4)),
+            IN_PLACE: Variant(lambda: _leaky_in_place((x * d4).add_(noise_x).add_(b4))),
+        },
+        reference=lambda: _leaky(
+            x.double() * demod.double().view(n, c, 1, 1) + noise.double() + b.double().view(1, c, 1, 1)
+        ),
+        bytes=_traffic(x, demod, noise, b, x),
+        flops=7 * x.numel(),
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+def _taps(like: Tensor, gain: float = 1.0) -> Tensor:
+    f = torch.tensor(TAPS, dtype=torch.float64) / sum(TAPS) * gain
+    return f.to(like.device, like.dtype)
+
+
+def _depthwise(x: Tensor, kernel: Tensor, stride: tuple[int, int] = (1, 1)) -> Tensor:
+    return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), stride=stride, groups=x.shape[1])
+
+
+def _filter_formula(x: Tensor, up: int, down: int, before: int, after: int) -> Tensor:
+    """Zeros between the pixels, padding, one two-dimensional depthwise convolution, every second pixel."""
+    n, c, h, w = x.shape
+    if up > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
+    f = _taps(x, up)
+    y = _depthwise(F.pad(x, (before, after, before, after)), torch.outer(f, f))
+    return y[:, :, ::down, ::down].contiguous() if down > 1 else y
+
+
+def _filter_separable(x: Tensor, down: int, before: int, after: int) -> Tensor:
+    """Two one-dimensional depthwise convolutions with a stride."""
+    f = _taps(x)
+    x = _depthwise(F.pad(x, (0, 0, before, after)), f.view(-1, 1), (down, 1))
+    return _depthwise(F.pad(x, (before, after, 0, 0)), f.view(1, -1), (1, down))
+
+
+def _filter_transposed(x: Tensor) -> Tensor:
+    """Upsampling without the zeros: a transposed depthwise convolution."""
+    f = _taps(x, 2.0)
+    kernel = torch.outer(f, f).expand(x.shape[1], 1, -1, -1)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+def _filter_transposed_separable(x: Tensor) -> Tensor:
+    """Upsampling by two one-dimensional transposed convolutions."""
+    kernel = _taps(x, 2.0).expand(x.shape[1], 1, -1)
+    c = x.shape[1]
+    x = F.conv_transpose2d(x, kernel[..., None], stride=(2, 1), padding=(1, 0), groups=c)
+    return F.conv_transpose2d(x, kernel[:, :, None], stride=(1, 2), padding=(0, 1), groups=c)
+
+
+def _filtered(
+    size: tuple[int, ...],
+    dtype: str,
+    layout: str,
+    device: str,
+    ours: Callable[[Tensor, Tensor], Tensor],
+    formula: Callable[[Tensor], Tensor],
+    others: dict[str, Callable[[Tensor], Tensor]],
+    multiplies: float,
+) -> Workload:
+    x = _draw(*size, dtype=dtype, layout=layout, device=device)
+    f = ops.setup_filter(TAPS, device=device)
+    out = formula(x)
+    return Workload(
+        {
+            OURS: Variant(lambda: ours(x, f)),
+            FORMULA: Variant(lambda: formula(x)),
+            **{name: Variant(partial(other, x)) for name, other in others.items()},
+        },
+        reference=lambda: formula(x.double()),
+        bytes=_traffic(x, out),
+        flops=int(2 * multiplies * out.numel()),
+        tolerance=TOLERANCE[dtype],
+    )
+
+
+def _blur(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    return _filtered(
+        size, dtype, layout, device,
+        lambda x, f: ops.filter2d(x, f),
+        lambda x: _filter_formula(x, 1, 1, 2, 1),
+        {SEPARABLE: lambda x: _filter_separable(x, 1, 2, 1)},
+        multiplies=8,
+    )  # fmt: skip
+
+
+def _upsample(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    return _filtered(
+        size, dtype, layout, device,
+        lambda x, f: ops.upsample2d(x, f),
+        lambda x: _filter_formula(x, 2, 1, 2, 1),
+        {TRANSPOSED: _filter_transposed, SEPARABLE: _filter_transposed_separable},
+        multiplies=3,  # two taps along the columns at half width, two along the rows
+    )  # fmt: skip
+
+
+def _downsample(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    return _filtered(
+        size, dtype, layout, device,
+        lambda x, f: ops.downsample2d(x, f),
+        lambda x: _filter_formula(x, 1, 2, 1, 1),
+        {SEPARABLE: lambda x: _filter_separable(x, 2, 1, 1)},
+        multiplies=12,  # four taps along the columns at full width, four along the rows
+    )  # fmt: skip
+
+
+def _modulated(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    return _layer(size, dtype, layout, device, up=1)
+
+
+def _modulated_up(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    return _layer(size, dtype, layout, device, up=2)
+
+
+def _layer(size: tuple[int, ...], dtype: str, layout: str, device: str, up: int) -> Workload:
+    """A synthesis layer: modulated 3x3 convolution, demodulation, noise, bias, activation."""
+    n, c, h, w = size
+    x = _draw(*size, dtype=dtype, layout=layout, device=device)
+    weight = _draw(c, c, 3, 3, dtype="float32", device=device, seed=1)
+    styles = _draw(n, c, dtype="float32", device=device, seed=2)
+    noise = _draw(n, 1, h * up, w * up, dtype="float32", device=device, seed=3)
+    b = _draw(c, dtype="float32", device=device, seed=4)
+    f = ops.setup_filter(TAPS, device=device)
+
+    def ours() -> Tensor:
+        return ops.modulated_conv2d_act(
+            x, weight, styles, noise, up=up, padding=1, resample_filter=f, flip_weight=up == 1, bias=b,
+            act="lrelu", clamp=CLAMP,
+        )  # fmt: skip
+
+    def formula(x: Tensor = x) -> Tensor:
+        kernels = _kernels(weight.to(x.dtype), styles.to(x.dtype))
+        y = _grouped(x, kernels, up)
+        return _leaky(y + noise.to(x.dtype) + b.to(x.dtype).view(1, -1, 1, 1))
+
+    def in_place() -> Tensor:
+        kernel, style = weight.to(x.dtype), styles.to(x.dtype)
+        d = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt().to(x.dtype)
+        y = _shared(x * style.view(n, c, 1, 1), kernel, up)
+        return _leaky_in_place(
+            y.mul_(d.view(n, c, 1, 1)).add_(noise.to(x.dtype)).add_(b.to(x.dtype).view(1, -1, 1, 1))
+        )
+
+    return Workload(
+        {OURS: Variant(ours), FORMULA: Variant(formula), IN_PLACE: Variant(in_place)},
+        reference=lambda: formula(x.double()),
+        bytes=_traffic(x, weight, styles, noise, b) + x.element_size() * n * c * h * w * up * up,
+        flops=2 * 9 * c * c * n * h * w,
+        tolerance=TOLERANCE[dtype] * (1 if dtype == "float32" else 3),
+    )
+
+
+def _kernels(weight: Tensor, styles: Tensor) -> Tensor:
+    """One modulated and demodulated kernel per sample [N, O, I, 3, 3]."""
+    kernels = weight[None] * styles[:, None, :, None, None]
+    return kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+
+
+def _grouped(x: Tensor, kernels: Tensor, up: int) -> Tensor:
+    """Every sample convolved with its own kernel, as one grouped convolution."""
+    n, c, h, w = x.shape
+    flat = x.reshape(1, n * c, h, w)
+    if up == 1:
+        return F.conv2d(flat, kernels.flatten(0, 1), padding=1, groups=n).view(n, -1, h, w)
+    y = F.conv_transpose2d(flat, kernels.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
+    return _smooth(y.view(n, -1, 2 * h + 1, 2 * w + 1))
+
+
+def _shared(x: Tensor, kernel: Tensor, up: int) -> Tensor:
+    if up == 1:
+        return F.conv2d(x, kernel, padding=1)
+    return _smooth(F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2))
+
+
+def _smooth(y: Tensor) -> Tensor:
+    """The low-pass filter behind a transposed convolution: [.., 2H + 1, 2W + 1] to [.., 2H, 2W]."""
+    f = _taps(y, 2.0)
+    y = _depthwise(F.pad(y, (0, 0, 1, 1)), f.view(-1, 1))
+    return _depthwise(F.pad(y, (1, 1, 0, 0)), f.view(1, -1))

@@ -1,0 +1,183 @@
+"""The measuring method, the cases' correctness at small sizes, the JSON document and the report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pyface.benchmark import Case, Variant, all_cases, measure, run_suite, schema
+from pyface.benchmark import suite as suite_module
+from pyface.benchmark.case import Workload
+from pyface.benchmark.machine import device_slug
+from pyface.benchmark.method import Quartiles, threads
+from pyface.benchmark.op_cases import DTYPES, LAYOUTS, op_builders
+from pyface.benchmark.suite import check_result, select
+from pyface.cli.bench import command
+from pyface.errors import PyfaceError, ValueRangeError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", op_builders())
+def test_every_variant_does_the_same_work(op, dtype, layout):
+    work = op_builders()[op]((2, 8, 12, 16), dtype, layout, "cpu")
+    reference = work.reference()
+    limit = 1e-5 if dtype == "float32" else 0.03
+    for name, variant in work.variants.items():
+        result = variant.run()
+        assert result.dtype == DTYPES[dtype], name
+        error = float((result.double() - reference).abs().max() / reference.abs().max())
+        assert error <= limit, (name, error)
+    assert work.bytes > 0
+    assert work.flops > 0
+
+
+def test_names_are_unique_and_every_group_is_known():
+    cases = all_cases()
+    assert len({case.name for case in cases}) == len(cases)
+    allowed = schema()["$defs"]["case"]["properties"]["group"]["enum"]
+    assert {case.group for case in cases} <= set(allowed)
+    assert any(case.quick for case in cases)
+
+
+def test_selection():
+    cases = all_cases()
+    assert all(case.name.startswith("blur/") for case in select(cases, ["blur"], quick=False))
+    assert len(select(cases, ["bias_act/1x128*", "call/*/grad"], quick=False)) == 5
+    with pytest.raises(ValueRangeError, match="names begin with bias_act"):
+        select(cases, ["no such"], quick=False)
+
+
+def test_processor_time_counts_work_and_not_sleep():
+    x = torch.randn(200_000)
+    variants = {"work": Variant(lambda: x.exp()), "sleep": Variant(lambda: time.sleep(0.01))}
+    with threads(1):
+        times = measure(variants, rounds=5, calls=2, cold=False)
+    assert Quartiles.of(times["sleep"].wall).median >= 10
+    assert Quartiles.of(times["sleep"].cpu).median < 5
+    assert len(times["work"].cpu) == len(times["work"].wall) == 5
+
+
+def test_preparation_is_not_measured():
+    prepared = []
+
+    def prepare() -> None:
+        prepared.append(1)
+        time.sleep(0.02)
+
+    times = measure({"a": Variant(lambda: None, prepare)}, rounds=3, cold=True)
+    assert len(prepared) == 5  # two warm-up samples and three measured ones
+    assert max(times["a"].wall) < 20
+
+
+def test_quartiles():
+    assert Quartiles.of([3.0]) == Quartiles(3.0, 3.0, 3.0)
+    assert Quartiles.of([1.0, 2.0, 3.0, 4.0, 5.0]) == Quartiles(3.0, 2.0, 4.0)
+
+
+def small_case(result: torch.Tensor, tolerance: float = 1e-6) -> tuple[Case, Workload]:
+    work = Workload(
+        {"pyface": Variant(lambda: result), "torch formula": Variant(lambda: result)},
+        reference=lambda: torch.ones(4, dtype=torch.float64),
+        bytes=32,
+        flops=4,
+        tolerance=tolerance,
+    )
+    return Case("small/4", "ops", "small", "4", "float32", "-", lambda device: work, cold=False), work
+
+
+def test_a_wrong_result_is_not_timed():
+    assert check_result(*small_case(torch.ones(4))) == {"max_error": 0.0, "tolerance": 1e-6}
+    for wrong in (torch.ones(4) * 1.1, torch.full((4,), float("nan")), torch.ones(5)):
+        with pytest.raises(PyfaceError, match="small/4"):
+            check_result(*small_case(wrong))
+
+
+def document(monkeypatch, **settings) -> dict:
+    def absent(device: str) -> Workload:
+        raise ImportError("no such part")
+
+    missing = Case("missing/4", "ops", "missing", "4", "float32", "-", absent)
+    monkeypatch.setattr(suite_module, "all_cases", lambda: [small_case(torch.ones(4))[0], missing])
+    return run_suite(**settings)
+
+
+def test_document_follows_its_schema(monkeypatch):
+    jsonschema = pytest.importorskip("jsonschema")
+    found = document(monkeypatch)
+    jsonschema.validate(json.loads(json.dumps(found)), schema())
+    assert found["skipped"] == [{"name": "missing/4", "reason": "no such part"}]
+    assert found["cases"][0]["speedup"]["torch formula"]["median"] > 0
+    two = document(monkeypatch, num_threads=2)
+    jsonschema.validate(two, schema())
+    assert two["cases"][0]["variants"]["pyface"]["cpu_ms"] is None
+
+
+def test_committed_results_follow_the_schema():
+    jsonschema = pytest.importorskip("jsonschema")
+    paths = list((ROOT / "bench" / "results").glob("*/*.json"))
+    if not paths:
+        pytest.skip("no results are committed")
+    for path in paths:
+        jsonschema.validate(json.loads(path.read_text()), schema())
+
+
+def test_command(monkeypatch, tmp_path):
+    shown = CliRunner().invoke(command, ["--list"])
+    assert shown.output.split("\n")[:-1] == [case.name for case in all_cases()]
+    monkeypatch.setattr("pyface.cli.bench.run_suite", lambda only, **options: document(monkeypatch))
+    done = CliRunner().invoke(command, ["--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    (path,) = tmp_path.glob("*/ops.json")
+    assert path.parent.name == device_slug(json.loads(path.read_text())["machine"])
+    assert CliRunner().invoke(command, ["--out", str(tmp_path / "x.json")]).exit_code == 0
+    assert (tmp_path / "x.json").is_file()
+
+
+def load_report():
+    path = ROOT / "bench" / "report.py"
+    if not path.is_file():
+        pytest.skip("bench/ is not beside the tests")
+    spec = importlib.util.spec_from_file_location("bench_report", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_report(monkeypatch, tmp_path):
+    report = load_report()
+    monkeypatch.setattr(report, "BENCH", tmp_path / "bench")
+    folder = tmp_path / "bench" / "results" / "some-device"
+    folder.mkdir(parents=True)
+    found = document(monkeypatch)
+    found["cases"][0]["speedup"] = {
+        "torch formula": {"median": 2.0, "q1": 2.0, "q3": 2.0},
+        "torch in place": {"median": 0.5, "q1": 0.5, "q3": 0.5},
+    }
+    (folder / "ops.json").write_text(json.dumps(found))
+    text = report.report(tmp_path / "bench" / "results")
+    assert "| 2.00x | 0.50x in place | not measured |" in text
+    assert "* small 4 float32 -: 0.50x against in place" in text
+    assert "missing/4: no such part" in text
+
+
+def test_results_page_is_what_the_files_say():
+    report = load_report()
+    target = ROOT / "bench" / "RESULTS.md"
+    if not target.is_file():
+        pytest.skip("no results are committed")
+    assert target.read_text() == report.report(ROOT / "bench" / "results")
+
+
+@pytest.mark.slow
+def test_quick_run():
+    found = run_suite(quick=True)
+    assert len(found["cases"]) + len(found["skipped"]) >= 8
