@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyface.nn.conv import activation_gain
 from pyface.nn.filters import ResampleFilter
 from pyface.nn.linear import EqualizedLinear
-from pyface.ops import modulated_conv2d_act
+from pyface.ops import bias_act, modulated_conv2d_act
 
 __all__ = ["StyledConv2d", "StyledHead"]
 
@@ -112,15 +112,24 @@ class StyledHead(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Image [N, out_channels, H, W] of features x [N, in_channels, H, W] and w [N, w_dim]."""
-        return modulated_conv2d_act(
-            x,
-            self.weight,
-            self.affine(w) * self.weight_gain,
-            demodulate=False,
-            bias=self.bias,
-            clamp=_clamp(self.conv_clamp, x.dtype),
-            backend=self.backend,
-        )
+        styles = self.affine(w) * self.weight_gain
+        weights = (self.weight.flatten(1) * styles.unsqueeze(1)).to(x.dtype)  # [N, out, in]
+        y = _per_sample_pointwise(x, weights)
+        clamp = _clamp(self.conv_clamp, x.dtype)
+        return bias_act(y, self.bias.to(x.dtype), clamp=clamp, backend=self.backend)
+
+
+def _per_sample_pointwise(x: Tensor, weights: Tensor) -> Tensor:
+    """1x1 convolution of x [N, C, H, W] with weights [N, O, C], one set per sample, in the layout of x.
+
+    With few output channels, scaling the weights by the styles and one product per sample read the features
+    once; scaling the features would write and read them again, and twice more for the gradients.
+    """
+    n, _, h, w = x.shape
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.matmul(weights, x.flatten(2)).reshape(n, weights.shape[1], h, w)
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.matmul(pixels, weights.transpose(1, 2)).unflatten(1, (h, w)).permute(0, 3, 1, 2)
 
 
 def _clamp(conv_clamp: float | None, dtype: torch.dtype) -> float | None:
