@@ -45,9 +45,11 @@ def _dtype(
     return base if precision == "float32" else PRECISIONS[precision]
 
 
-def _layout(dtype: torch.dtype) -> torch.memory_format:
-    """16-bit convolutions are several times faster in channels_last, on CPUs and on GPUs."""
-    return torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
+def _layout(dtype: torch.dtype, device: torch.device) -> torch.memory_format:
+    """The layout in which convolutions are fastest: channels_last in 16 bits (several times), and on CPUs."""
+    if dtype.itemsize == 2 or (device.type == "cpu" and dtype == torch.float32):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 class SynthesisNetwork(nn.Module):
@@ -138,7 +140,7 @@ class SynthesisNetwork(nn.Module):
             start += len(block.conv_names)
             block_noise = self._noise(block, noise_mode, given, ws, generator)
             dtype = _dtype(block.dtype_16bit, index == 0, precision, base)
-            x, images = block(x, images, block_ws, block_noise, dtype, _layout(dtype))
+            x, images = block(x, images, block_ws, block_noise, dtype, _layout(dtype, ws.device))
         return images if len(images) > 1 else next(iter(images.values()))
 
     def _noise(
@@ -334,11 +336,12 @@ class StyleGAN2Discriminator(nn.Module):
             raise ShapeError(f"this network has no condition (c_dim 0); got c {list(c.shape)}. Leave c out")
         head = getattr(self, _block_name(self.config.initial_size))
         base = head.fc.weight.dtype
-        rest: Tensor | None = self._image(image).to(base)
+        image = self._image(image).to(base)
+        rest: Tensor | None = image
         x: Tensor | None = None
         for block in self.blocks():
             dtype = _dtype(block.dtype_16bit, False, precision, base)
-            x, rest = block(x, rest, dtype, _layout(dtype))
+            x, rest = block(x, rest, dtype, _layout(dtype, image.device))
         cmap = self.mapping(None, c) if self.c_dim > 0 else None
         logits: Tensor = head(x, rest, cmap)
         return logits
