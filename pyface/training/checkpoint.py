@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pyface.errors import CheckpointError
 from pyface.io.atomic import atomic_write
@@ -76,7 +75,7 @@ class Snapshots(Callback):
     def __init__(
         self,
         folder: Path,
-        model: nn.Module,
+        model: Any,
         interval: int,
         recipe: dict[str, Any],
         facts: dict[str, Any],

@@ -39,5 +39,5 @@ class ExponentialAverage:
         beta = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
         for averaged, parameter in zip(self.average.parameters(), self.source.parameters(), strict=True):
             averaged.lerp_(parameter, 1.0 - beta)
-        for averaged, buffer in zip(self.average.buffers(), self.source.buffers(), strict=True):
-            averaged.copy_(buffer)
+        for copied, buffer in zip(self.average.buffers(), self.source.buffers(), strict=True):
+            copied.copy_(buffer)

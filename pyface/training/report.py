@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyface.errors import ValueRangeError
 from pyface.io.images import contact_sheet, to_uint8
 from pyface.training.feed import Feed
 from pyface.training.loop import Callback, Trainer
 from pyface.training.phases import Images, as_spectra
 
-__all__ = ["Progress", "SampleSheets"]
+__all__ = ["Deadline", "Progress", "SampleSheets"]
 
 
 def duration(seconds: float) -> str:
@@ -96,7 +97,7 @@ class SampleSheets(Callback):
     def __init__(
         self,
         folder: Path,
-        generator: nn.Module,
+        generator: Any,
         feed: Feed,
         interval: int,
         columns: int = 8,
@@ -104,7 +105,7 @@ class SampleSheets(Callback):
         seed: int = 0,
     ) -> None:
         self.folder = folder
-        self.generator: Any = generator
+        self.generator = generator
         self.interval = interval
         self.columns = columns
         rng = torch.Generator().manual_seed(seed)
@@ -148,3 +149,20 @@ class SampleSheets(Callback):
             pixels = [tile for images in made for tile in to_uint8(images[name])]
             file = self._file(f"fakes-{trainer.images_seen // 1000:06d}", name, len(made[0]))
             contact_sheet(pixels, columns=self.columns, path=self.folder / file)
+
+
+class Deadline(Callback):
+    """Ends a run cleanly, with a last snapshot, after some minutes of wall time."""
+
+    def __init__(self, minutes: float) -> None:
+        if not minutes > 0:
+            raise ValueRangeError(f"minutes must be greater than 0; got {minutes}.")
+        self.seconds = minutes * 60
+        self._started = 0.0
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._started = time.monotonic()
+
+    def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+        if time.monotonic() - self._started > self.seconds:
+            trainer.interrupted = "the time limit"
