@@ -173,7 +173,7 @@ def dataset(count: int, out: Path, seed: int, **options: Any) -> None:
     from tqdm import tqdm
 
     from pyface.generation.dataset import write_dataset
-    from pyface.generation.network import training_facts
+    from pyface.generation.network import sha256_of, training_facts
 
     generator, c, names = _open(options)
     fixed = options["condition"] or options["label"] is not None
@@ -183,7 +183,9 @@ def dataset(count: int, out: Path, seed: int, **options: Any) -> None:
     facts = {
         "pyface": __version__,
         "network": Path(options["network"]).name,
+        "sha256": sha256_of(options["network"]),
         "condition": options["condition"] or "",
+        "class": options["label"],
     }
     with tqdm(total=count, unit="img", disable=not sys.stderr.isatty()) as bar:
         write_dataset(

@@ -44,6 +44,7 @@ def parse_names(text: str | None) -> tuple[str, ...]:
 @click.option(
     "--kimg", type=float, default=1000.0, show_default=True, help="Length of training, in 1000 images."
 )
+@click.option("--minutes", type=float, help="End after so many minutes, if --kimg is not reached before.")
 @click.option("--batch", type=int, default=32, show_default=True)
 @click.option("--gamma", type=float, help="Weight of R1.  [default: 0.0002 * pixels / batch]")
 @click.option("--resolution", help="Shrink images to SIZE or HEIGHTxWIDTH by a whole factor.")
@@ -113,7 +114,15 @@ def stylegan2(**options: Any) -> None:
         f"{torch.get_num_threads()} threads",
         err=True,
     )
-    train_and_save(recipe, data, out, device=device, resume=options["resume"], snapshot_kimg=options["snap"])
+    train_and_save(
+        recipe,
+        data,
+        out,
+        device=device,
+        resume=options["resume"],
+        snapshot_kimg=options["snap"],
+        minutes=options["minutes"],
+    )
 
 
 def _reading(chunks: Any) -> Any:
@@ -161,18 +170,23 @@ def train_and_save(
     *,
     device: str = "cpu",
     resume: Path | None = None,
+    discriminator: Path | None = None,
     snapshot_kimg: float = 50.0,
+    minutes: float | None = None,
 ) -> Any:
-    """Run a recipe to its end, with progress, sheets and snapshots in `out`; returns the run."""
+    """Run a recipe to its end, with progress, sheets and snapshots in `out`; returns the run.
+
+    resume: a resume file to go on from, or a generator to start from. discriminator: one to start from.
+    """
     from pyface.training.checkpoint import Snapshots, load_state, restore_state
     from pyface.training.recipes.stylegan2 import build, start_from
-    from pyface.training.report import Progress, SampleSheets
+    from pyface.training.report import Deadline, Progress, SampleSheets
 
     run = build(recipe, data, device=device)
     if resume is not None and resume.suffix == ".pt":
         restore_state(run.trainer, load_state(resume))
     elif resume is not None:
-        start_from(run, resume)
+        start_from(run, resume, discriminator)
     total = int(recipe.kimg * 1000)
     if run.trainer.images_seen >= total:
         raise ValueRangeError(
@@ -186,6 +200,8 @@ def train_and_save(
         "pyface": __version__,
         "label_samples": label_samples(data),
     }
+    if minutes is not None:
+        run.trainer.callbacks.append(Deadline(minutes))
     run.trainer.callbacks += [
         Progress(out, total),
         SampleSheets(out, run.average.average, run.trainer.feed, interval, seed=recipe.seed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from pyface.errors import CheckpointError, ValueRangeError
 from pyface.io.checkpoint import read_header
 from pyface.models import find_checkpoint, load
 
-__all__ = ["condition_names", "condition_vector", "load_network", "parse_conditions", "training_facts"]
+__all__ = [
+    "condition_names",
+    "condition_vector",
+    "load_network",
+    "parse_conditions",
+    "sha256_of",
+    "training_facts",
+]
 
 
 def load_network(path: str | Path, device: str = "cpu") -> Any:
@@ -34,6 +42,12 @@ def training_facts(path: str | Path) -> dict[str, Any]:
     """What a checkpoint says of its training; empty when it says nothing."""
     facts = read_header(find_checkpoint(path)).get("training")
     return facts if isinstance(facts, dict) else {}
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a checkpoint file, hexadecimal."""
+    with find_checkpoint(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def condition_names(path: str | Path, c_dim: int) -> tuple[str, ...]:
