@@ -22,6 +22,15 @@ ACTS = ["linear", "relu", "lrelu", "tanh", "sigmoid", "elu", "selu", "softplus",
 IS_CHILD = "PYFACE_KERNEL_TEST_CHILD" in os.environ
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread():
+    """The formulas are small: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def side_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -242,7 +251,7 @@ def test_upfirdn2d(name: str, dtype: torch.dtype, channels_last: bool) -> None:
     assert tested > 20
 
 
-@pytest.mark.parametrize(("shape", "channels_last"), [((1, 700, 3, 40), True), ((1, 1, 3, 20001), False)])
+@pytest.mark.parametrize(("shape", "channels_last"), [((1, 700, 3, 40), True), ((1, 1, 2, 33001), False)])
 @pytest.mark.parametrize("name", ["1331", "long", "full"])
 def test_upfirdn2d_of_rows_cut_into_tiles(name: str, shape: tuple[int, ...], channels_last: bool) -> None:
     x, taps = draw(*shape, dtype=torch.float32), FILTERS[name]
@@ -426,7 +435,7 @@ def test_every_other_instruction_set(isa: str) -> None:
         **os.environ,
         "PYFACE_CPU_ISA": isa,
         "PYFACE_KERNEL_TEST_CHILD": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
