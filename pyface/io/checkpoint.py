@@ -16,12 +16,12 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyface.errors import CheckpointError, ValueRangeError
 from pyface.io.atomic import atomic_write
@@ -52,7 +52,7 @@ class Saveable(Protocol):
 
 def save_model(
     path: str | os.PathLike[str],
-    model: Saveable,
+    model: Saveable | nn.Module,
     *,
     extra: Mapping[str, Any] | None = None,
     dtype: str | None = None,
@@ -68,7 +68,8 @@ def save_model(
 
     Raises:
         CheckpointError: a wrong file name, or numbers beyond float16's range with dtype="float16".
-        ValueRangeError: an unknown dtype, or `extra` that is no JSON or names a reserved entry.
+        ValueRangeError: a model that does not say how it is built, an unknown dtype, or `extra` that is no
+            JSON or names a reserved entry.
         DataError: the folder cannot be written or the disk is full; the old file, if any, is untouched.
     """
     target = Path(path)
@@ -80,15 +81,22 @@ def save_model(
         safetensors.torch.save_file(tensors, temporary, metadata={"pyface": header})
 
 
-def _header(model: Saveable, extra: Mapping[str, Any] | None) -> str:
+def _header(model: Saveable | nn.Module, extra: Mapping[str, Any] | None) -> str:
+    missing = [name for name in ("architecture", "kind", "config") if not hasattr(model, name)]
+    if missing:
+        raise ValueRangeError(
+            f"{type(model).__name__} cannot be saved: it has no {', '.join(missing)}, from which it could be "
+            "built again. Networks of pyface.models have them"
+        )
+    described = cast(Saveable, model)
     reserved = sorted(set(extra or {}) & set(_RESERVED))
     if reserved:
         raise ValueRangeError(f"extra must not name {', '.join(reserved)}; these come from the model")
     header = {
         "format": FORMAT,
-        "architecture": model.architecture,
-        "kind": model.kind,
-        "config": model.config.to_dict(),
+        "architecture": described.architecture,
+        "kind": described.kind,
+        "config": described.config.to_dict(),
         **(extra or {}),
     }
     try:

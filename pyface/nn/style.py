@@ -129,7 +129,8 @@ def _per_sample_pointwise(x: Tensor, weights: Tensor) -> Tensor:
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.matmul(weights, x.flatten(2)).reshape(n, weights.shape[1], h, w)
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-    return torch.matmul(pixels, weights.transpose(1, 2)).unflatten(1, (h, w)).permute(0, 3, 1, 2)
+    y = torch.matmul(pixels, weights.transpose(1, 2))
+    return y.reshape(n, h, w, weights.shape[1]).permute(0, 3, 1, 2)
 
 
 def _clamp(conv_clamp: float | None, dtype: torch.dtype) -> float | None:
