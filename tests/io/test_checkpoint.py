@@ -182,6 +182,8 @@ def test_bad_saves_leave_the_old_file(saved, network, tmp_path):
     for options, error, text in bad:
         with pytest.raises(error, match=text):
             save_model(saved, network, **options)
+    with pytest.raises(ValueRangeError, match="Linear cannot be saved: it has no architecture, kind, config"):
+        save_model(saved, torch.nn.Linear(2, 2))
     with pytest.raises(CheckpointError, match=r"ends in \.safetensors"):
         save_model(tmp_path / "a.pt", network)
     with pytest.raises(DataError, match="does not exist"):
