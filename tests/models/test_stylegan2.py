@@ -268,3 +268,22 @@ def test_defaults_are_the_published_ones():
     assert G.num_ws == 18
     assert sum(p.numel() for p in G.parameters()) == 30_370_060
     assert sum(p.numel() for p in D.parameters()) == 29_012_513
+
+
+def test_exports_with_a_dynamic_batch():
+    G, _ = make(c_dim=2)
+
+    class Pictures(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = G.eval()
+
+        def forward(self, z, c):
+            return self.generator(z, c, truncation_psi=0.7, noise_mode="const")
+
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(
+        Pictures(), (torch.randn(3, 8), torch.rand(3, 2)), dynamic_shapes=({0: batch}, {0: batch})
+    )
+    z, c = torch.randn(5, 8), torch.rand(5, 2)
+    torch.testing.assert_close(program.module()(z, c), Pictures()(z, c), rtol=1e-5, atol=1e-5)
