@@ -75,6 +75,7 @@ class NativePrimitives:
         bias: Tensor | None,
         next_style: Tensor | None,
         e: Epilogue,
+        owned: bool = False,
     ) -> Tensor:
         """next_style * clamp(gain * act(x * demod + noise + bias))."""
         wide = parameter_dtype(x)
@@ -84,7 +85,7 @@ class NativePrimitives:
         if _wanted(x, demod, noise, bias, next_style):
             y: Tensor = _ConvEpilogue.apply(x, demod, noise, bias, next_style, e, self)
             return y
-        return _kernels.conv_epilogue(self.backend, x, demod, noise, bias, next_style, e)
+        return _kernels.conv_epilogue(self.backend, x, demod, noise, bias, next_style, e, owned)
 
 
 class _BiasAct(torch.autograd.Function):

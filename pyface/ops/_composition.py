@@ -70,8 +70,12 @@ class Primitives(Protocol):
         bias: Tensor | None,
         next_style: Tensor | None,
         e: Epilogue,
+        owned: bool = False,
     ) -> Tensor:
-        """next_style * clamp(gain * act(x * demod + noise + bias))."""
+        """next_style * clamp(gain * act(x * demod + noise + bias)).
+
+        owned: nobody else holds `x`; where no gradient is wanted its memory may take the result.
+        """
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -215,4 +219,4 @@ def modulated_conv2d(
         and e.clamp < 0
     ):
         return x
-    return p.epilogue(x, demod, noise, bias, None, e)
+    return p.epilogue(x, demod, noise, bias, None, e, owned=True)

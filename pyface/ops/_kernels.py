@@ -157,10 +157,11 @@ def conv_epilogue(
     bias: Tensor | None,
     next_style: Tensor | None,
     e: Epilogue,
+    owned: bool = False,
 ) -> Tensor:
-    """next_style * clamp(gain * act(x * demod + noise + bias)); laid out as `x`."""
+    """next_style * clamp(gain * act(x * demod + noise + bias)); laid out as `x`, in its memory if `owned`."""
     x, channels_last = _dense(x)
-    y = torch.empty_like(x)
+    y = x if owned else torch.empty_like(x)
     if x.numel() == 0:
         return y
     n, c, h, w = x.shape

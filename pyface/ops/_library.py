@@ -91,6 +91,7 @@ class LibraryPrimitives:
         bias: Tensor | None,
         next_style: Tensor | None,
         e: Epilogue,
+        owned: bool = False,
     ) -> Tensor:
         """next_style * clamp(gain * act(x * demod + noise + bias))."""
         wide = parameter_dtype(x)

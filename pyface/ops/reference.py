@@ -146,6 +146,7 @@ class ReferencePrimitives:
         bias: Tensor | None,
         next_style: Tensor | None,
         e: Epilogue,
+        owned: bool = False,
     ) -> Tensor:
         """next_style * clamp(gain * act(x * demod + noise + bias))."""
         y = x.to(parameter_dtype(x))
