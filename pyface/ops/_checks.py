@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ __all__ = [
     "DTYPES",
     "Resampling",
     "activation_settings",
-    "check_bias",
+    "bias_fits",
     "check_channels",
     "check_filter",
     "check_images",
@@ -29,6 +29,8 @@ __all__ = [
     "pair",
     "parameter_dtype",
     "quadruple",
+    "refuse_bias",
+    "refuse_input",
     "resampled_size",
     "resampling",
     "round_to",
@@ -41,13 +43,18 @@ _MANTISSA_BITS = {torch.float32: 24, torch.float64: 53, torch.bfloat16: 8, torch
 
 def check_input(op: str, x: Tensor, name: str = "x") -> None:
     """Raise DTypeError unless `x` is a tensor of an element type that the ops take."""
+    if not (isinstance(x, Tensor) and x.dtype in DTYPES):
+        refuse_input(op, x, name)
+
+
+def refuse_input(op: str, x: object, name: str = "x") -> NoReturn:
+    """Say what is wrong with an input that is no tensor of a known element type."""
     if not isinstance(x, Tensor):
         raise DTypeError(f"{op}: {name} must be a torch.Tensor; got {type(x).__name__}.")
-    if x.dtype not in DTYPES:
-        raise DTypeError(
-            f"{op}: {name} has dtype {x.dtype}; allowed: float32, float64, bfloat16, float16. "
-            f"Convert it, for example {name}.float()."
-        )
+    raise DTypeError(
+        f"{op}: {name} has dtype {x.dtype}; allowed: float32, float64, bfloat16, float16. "
+        f"Convert it, for example {name}.float()."
+    )
 
 
 def check_images(op: str, x: Tensor, name: str = "x") -> None:
@@ -67,8 +74,20 @@ def check_same_device(op: str, x: Tensor, other: Tensor, name: str) -> None:
         )
 
 
-def check_bias(op: str, x: Tensor, b: Tensor, dim: int) -> None:
-    """Raise unless `b` is a vector with one element per index of x's axis `dim`, of x's dtype and device."""
+def bias_fits(x: Tensor, b: Tensor, dim: int) -> bool:
+    """Whether `b` is a vector with one element per index of x's axis `dim`, of x's dtype and device."""
+    shape, length = x.shape, b.shape
+    return (
+        0 <= dim < len(shape)
+        and len(length) == 1
+        and length[0] == shape[dim]
+        and b.dtype == x.dtype
+        and b.device == x.device
+    )
+
+
+def refuse_bias(op: str, x: Tensor, b: Tensor, dim: int) -> NoReturn:
+    """Say why `bias_fits` is false."""
     if not 0 <= dim < x.ndim:
         raise ValueRangeError(
             f"{op}: dim is {dim}; allowed: 0 to {x.ndim - 1} for x of shape {list(x.shape)}."
@@ -82,6 +101,7 @@ def check_bias(op: str, x: Tensor, b: Tensor, dim: int) -> None:
             f"{op}: b is {b.dtype} but x is {x.dtype}; both must be the same. Use b.to(x.dtype)."
         )
     check_same_device(op, x, b, "b")
+    raise ShapeError(f"{op}: b {list(b.shape)} does not fit axis {dim} of x {list(x.shape)}.")
 
 
 def activation_settings(

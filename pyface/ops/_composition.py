@@ -20,7 +20,6 @@ __all__ = [
     "Epilogue",
     "Primitives",
     "conv2d_resample",
-    "demodulation",
     "is_channels_last",
     "modulated_conv2d",
 ]
@@ -59,8 +58,12 @@ class Primitives(Protocol):
     def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
         """`x` [N, C, H, W] times `scale` [N, C]."""
 
-    def demodulate(self, weight_sq: Tensor, styles: Tensor) -> Tensor:
-        """rsqrt(styles^2 @ weight_sq^T + eps), [N, O]."""
+    def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
+        """1 / norm of every filter of `weight` [O, I, kh, kw] times `styles` [N, I]: [N, O], as `styles`.
+
+        demod[n, o] = (sum_{i, kh, kw} (weight[o, i, kh, kw] * styles[n, i])^2 + 1e-8)^(-1/2).
+        Karras et al. 2020 (StyleGAN2), equation 3.
+        """
 
     def epilogue(
         self,
@@ -170,15 +173,6 @@ def conv2d_resample(
     return _plain_conv(p, x, w, Conv(groups=groups), flip_weight)
 
 
-def demodulation(p: Primitives, weight: Tensor, styles: Tensor) -> Tensor:
-    """1 / norm of every filter once multiplied by the styles, [N, O]; all in `styles.dtype`.
-
-    demod[n, o] = (sum_{i, kh, kw} (weight[o, i, kh, kw] * styles[n, i])^2 + 1e-8)^(-1/2).
-    Karras et al. 2020 (StyleGAN2), equation 3.
-    """
-    return p.demodulate(weight.to(styles.dtype).square().sum(dim=(2, 3)), styles)
-
-
 def modulated_conv2d(
     p: Primitives,
     x: Tensor,
@@ -205,7 +199,9 @@ def modulated_conv2d(
         largest = weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True).to(torch.float32)
         weight = weight.to(torch.float32) * (1.0 / math.sqrt(fan_in) / largest.clamp(min=1e-30))
         styles = styles / styles.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
-    demod = demodulation(p, weight, styles) if demodulate else None
+    if x.is_cpu and is_channels_last(x):  # once, for the sum of squares and for the convolution
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    demod = p.demodulate(weight.to(styles.dtype), styles) if demodulate else None
     x = p.modulate(x, styles)
     x = conv2d_resample(
         p, x, weight.to(x.dtype), resample_filter, up, down, padding, 1, flip_weight, flip_filter=False

@@ -22,7 +22,8 @@ AnyPrimitives = ReferencePrimitives | NativePrimitives | LibraryPrimitives
 
 _REFERENCE = ReferencePrimitives()
 _LIBRARY = LibraryPrimitives()
-_settings: dict[tuple[str, float | None, float | None, float | None], Epilogue] = {}
+_Key = tuple[str, float | None, float | None, float | None]
+_settings: dict[_Key, Epilogue] = {}
 _MOST_SETTINGS = 1000
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -51,19 +52,17 @@ def epilogue_settings(
 def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimitives:
     """The primitives for tensor `x` under `backend`, with epilogue `e`.
 
-    Gains <= 0 and negative slopes take the reference: there the output does not tell the sign of the input.
-
     torch.compile, torch.export, fake tensors and dispatch modes get registered ops; torch.func transforms and
-    torch.jit.trace see through the reference only.
+    torch.jit.trace see through the reference only. Gains <= 0 and negative slopes take the reference too:
+    there the output does not tell the sign of the input.
     """
-    if e is not None and needs_reference(e):
-        return _REFERENCE
+    mirrored = e is not None and not (e.gain > 0 and e.alpha >= 0) and needs_reference(e)
     if torch.compiler.is_compiling():
-        return _REFERENCE if backend == "reference" else _LIBRARY
+        return _REFERENCE if backend == "reference" or mirrored else _LIBRARY
     if type(x) not in _PLAIN or _dispatch_modes():
-        return _REFERENCE if backend == "reference" or x.device.type == "meta" else _LIBRARY
+        return _REFERENCE if backend == "reference" or mirrored or x.device.type == "meta" else _LIBRARY
     chosen = _native.resolve(x, backend)
-    if chosen is None or _functorch_level() is not None or _tracing_state() is not None:
+    if chosen is None or mirrored or _functorch_level() is not None or _tracing_state() is not None:
         return _REFERENCE
     if chosen.primitives is None:
         chosen.primitives = NativePrimitives(chosen)

@@ -43,6 +43,12 @@ def _split(x: Tensor, b: Tensor | None, dim: int, channels_last: bool) -> tuple[
     if b is None:
         return 1, 1, x.numel()
     shape = x.shape
+    if dim == 1:
+        channels = shape[1]
+        if channels_last:
+            return x.numel() // channels, channels, 1
+        outer = shape[0]
+        return outer, channels, x.numel() // (outer * channels)
     if channels_last:
         shape = torch.Size((shape[0], shape[2], shape[3], shape[1]))
         dim = _MEMORY_POSITION[dim]

@@ -79,8 +79,9 @@ class LibraryPrimitives:
         y: Tensor = torch.ops.pyface.modulate.default(x, scale.to(parameter_dtype(x)))
         return y
 
-    def demodulate(self, weight_sq: Tensor, styles: Tensor) -> Tensor:
-        """rsqrt(styles^2 @ weight_sq^T + eps)."""
+    def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
+        """1 / norm of every filter of `weight` times `styles`."""
+        weight_sq = weight.square().sum(dim=(2, 3))
         return (styles.square() @ weight_sq.t() + DEMODULATION_EPS).rsqrt()
 
     def epilogue(

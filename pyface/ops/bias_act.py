@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyface.ops._checks import check_bias, check_input
+from pyface.ops._checks import DTYPES, bias_fits, refuse_bias, refuse_input
 from pyface.ops._dispatch import epilogue_settings, primitives
 
 __all__ = ["bias_act"]
@@ -36,8 +36,9 @@ def bias_act(
     >>> bias_act(torch.tensor([[1.0, -1.0]]), torch.tensor([1.0, 0.0]), act="lrelu", gain=1.0)
     tensor([[ 2.0000, -0.2000]])
     """
-    check_input("bias_act", x)
-    if b is not None:
-        check_bias("bias_act", x, b, dim)
+    if not (isinstance(x, Tensor) and x.dtype in DTYPES):
+        refuse_input("bias_act", x)
+    if b is not None and not bias_fits(x, b, dim):
+        refuse_bias("bias_act", x, b, dim)
     e = epilogue_settings("bias_act", act, alpha, gain, clamp)
     return primitives(x, backend, e).bias_act(x, b, dim, e)

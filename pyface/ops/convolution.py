@@ -71,7 +71,6 @@ def _transposed_on_cpu(x: Tensor, w: Tensor, c: Conv) -> Tensor:
     ]
     shape = (x.shape[0], w.shape[1], size[0], size[1])
     like = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    w = w.contiguous(memory_format=torch.channels_last)
     plain = Conv(c.stride, c.padding)
     return cast(Tensor, _both_gradients(x, like, w, plain, True, False)[0])
 
@@ -79,15 +78,22 @@ def _transposed_on_cpu(x: Tensor, w: Tensor, c: Conv) -> Tensor:
 def _forward(x: Tensor, w: Tensor, c: Conv) -> Tensor:
     if _is_slow_on_cpu(x, c):
         return _transposed_on_cpu(x, w, c)
+    w = _weight_beside(x, w)
     y: Tensor = torch.ops.aten.convolution.default(
         x, w, None, c.stride, c.padding, (1, 1), c.transposed, c.output_padding, c.groups
     )
     return y
 
 
+def _weight_beside(x: Tensor, w: Tensor) -> Tensor:
+    """`w` in the layout of `x` on the CPU: oneDNN's own reordering costs more than a convolution of 8 x 8."""
+    return w.contiguous(memory_format=torch.channels_last) if x.is_cpu and is_channels_last(x) else w
+
+
 def _both_gradients(
     dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
+    w = _weight_beside(dy, w) if need_x else w
     dx, dw, _ = torch.ops.aten.convolution_backward.default(
         dy,
         x,

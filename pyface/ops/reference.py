@@ -134,8 +134,9 @@ class ReferencePrimitives:
         wide = x.to(scale.dtype)
         return (wide * _per_channel(scale, wide)).to(x.dtype)
 
-    def demodulate(self, weight_sq: Tensor, styles: Tensor) -> Tensor:
-        """rsqrt(styles^2 @ weight_sq^T + 1e-8)."""
+    def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
+        """1 / norm of every filter of `weight` times `styles`."""
+        weight_sq = weight.square().sum(dim=(2, 3))
         return (styles.square() @ weight_sq.t() + DEMODULATION_EPS).rsqrt()
 
     def epilogue(

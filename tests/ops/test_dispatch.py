@@ -108,8 +108,8 @@ def test_path_length_and_r1_penalties_agree_with_the_reference(place: Any) -> No
     for backend in (place.backend, "reference"):
         leaves = [t.detach().clone().requires_grad_() for t in place.put(x, w, s, b)]
         y = ops.modulated_conv2d_act(
-            leaves[0], leaves[1], leaves[2], None, 2, 1, f, flip_weight=False, bias=leaves[3], act="lrelu", clamp=4,
-            backend=backend,
+            leaves[0], leaves[1], leaves[2], None, 2, 1, f, flip_weight=False, bias=leaves[3], act="lrelu",
+            clamp=4, backend=backend,
         )  # fmt: skip
         with ops.no_weight_gradients():
             grads = torch.autograd.grad(y.square().sum(), [leaves[0], leaves[2]], create_graph=True)
