@@ -89,3 +89,16 @@ def conv_epilogue(
 ) -> None: ...
 def isa() -> str: ...
 def isa_available() -> list[str]: ...
+
+def face_render(
+    params: int,
+    vis: int,
+    nir: int,
+    segmentation: int,
+    depth: int,
+    landmarks: int,
+    n: int,
+    size: int,
+    where: int,
+) -> None: ...
+def face_parameters() -> list[tuple[str, float, float, float, str]]: ...

@@ -1,10 +1,12 @@
 // pyface._cpu: the ops on the CPU. `where` is the number of threads.
+#include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
 #include "cpu/dispatch/isa.h"
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of pyface.";
   pyface::bind_ops(m, PYFACE_LAUNCHERS(cpu));
+  pyface::bind_face_render(m, &pyface::launch_face_render_cpu);
   m.def("isa", [] { return pyface::isa_name(pyface::isa()); }, "The instruction set in use.");
   m.def(
       "isa_available",
