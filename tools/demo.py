@@ -38,7 +38,16 @@ def recipe_of_demo() -> StyleGAN2Recipe:
     """The recipe that the shipped generator was made with, set for a short fine-tuning."""
     made_with = training_facts("demo")["recipe"]
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in made_with.items()}
-    return StyleGAN2Recipe(**{**values, **FINE_TUNING})
+    precision = "bfloat16" if has_fast_bfloat16() else "float32"
+    return StyleGAN2Recipe(**{**values, **FINE_TUNING, "precision": precision})
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def render(out: Path, size: int) -> TrainingSet:
@@ -96,7 +105,7 @@ def main(out: Path, seconds: float, count: int) -> None:
     recipe = recipe_of_demo()
     click.echo(f"pyface {pyface.__version__}, ops on {pyface.backend()}, {os.cpu_count()} CPUs")
     data = render(out, recipe.resolution[0])
-    click.echo(f"2. fine-tuning the shipped generator for {seconds:g} s")
+    click.echo(f"2. fine-tuning the shipped generator for {seconds:g} s in {recipe.precision}")
     training = make_folder(out / "training")
     critic = find_checkpoint("critic")
     train_and_save(

@@ -16,6 +16,7 @@ with
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pyface.generation.dataset import draw_conditions, draw_latents
 from pyface.io.atomic import atomic_write, make_folder, write_text
 from pyface.io.checkpoint import save_model
 from pyface.io.images import contact_sheet, to_uint8
+from pyface.models import StyleGAN2Generator
 from pyface.training import TrainingSet
 from pyface.training.checkpoint import Snapshots, load_state, restore_state, resume_files
 from pyface.training.recipes.condition_classifier import (
@@ -217,6 +219,14 @@ def conditions_sheet(generator: Any, choices: np.ndarray, path: Path) -> None:
     contact_sheet(tiles, columns=8, captions=captions, path=path)
 
 
+def in_float32(generator: Any) -> StyleGAN2Generator:
+    """The same generator, computing in float32: what ships must not depend on fast 16-bit arithmetic."""
+    config = replace(generator.config, num_16bit_res=0, conv_clamp=generator.config.effective_clamp)
+    plain = StyleGAN2Generator(config)
+    plain.load_state_dict(generator.state_dict())
+    return plain.eval().requires_grad_(False)
+
+
 def finish(
     work: Path, data: TrainingSet, held_out: TrainingSet, judge: ConditionClassifier, command: str
 ) -> None:
@@ -226,7 +236,7 @@ def finish(
         raise click.ClickException("there is no resume file yet; run the stage train first")
     run = build(RECIPE, data)
     restore_state(run.trainer, load_state(states[-1]))
-    generator = run.average.average
+    generator = in_float32(run.average.average)
     kimg = run.trainer.images_seen / 1000
     choices = np.asarray(label_samples(data), np.float32)
     images, asked = samples(generator, 2000, choices, seed=123)
@@ -290,7 +300,7 @@ The generator that `pyface.load("demo")` and `--network demo` give: {SIZE}x{SIZE
 | File | `pyface/models/assets/{name}.safetensors`, {size / 1e6:.1f} MB |
 | Discriminator | `pyface/models/assets/critic-{SIZE}.safetensors`, for fine-tuning |
 | Data | {images} faces rendered by pyface ({card["data"]}); no picture of a real person was used |
-| Training | {card["kimg"]:.0f} thousand images, {RECIPE.precision}, on CPU |
+| Training | {card["kimg"]:.0f} thousand images, {RECIPE.precision}, on CPU; the file computes in float32 |
 | Command | `{card["command"]}` |
 | Licence | Apache-2.0, as the rest of pyface |
 
