@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -14,6 +15,9 @@ inline std::string cuda_text(cudaError_t error) {
 class CudaLauncher {
  public:
   CudaLauncher(const char* op, void* stream) : op_(op), stream_(static_cast<cudaStream_t>(stream)) {}
+
+  // Elements that one launch may index.
+  int64_t index_limit() const { return int64_t{1} << 31; }
 
   int multiprocessors() const {
     int device = 0, count = 0;

@@ -44,13 +44,14 @@ struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A line of kernel source; the default arguments of the collectives fill it in at the call.
+// A line of kernel source.
 struct Place {
   const char* file;
   int line;
 };
-#define PYFACE_EMU_HERE \
-  ::pyface::emu::Place { __builtin_FILE(), __builtin_LINE() }
+// Last parameters of what kernels call: they become the line of the call. (A Place as one default argument
+// would be the line of its declaration.)
+#define PYFACE_EMU_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline bool same(const Place& a, const Place& b) {
   return a.line == b.line && std::strcmp(a.file, b.file) == 0;

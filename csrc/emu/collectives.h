@@ -113,30 +113,30 @@ inline void async_wait(int pending_groups) {
 #define blockDim (::pyface::emu::block->size)
 #define gridDim (::pyface::emu::block->grid)
 
-inline void __syncthreads(pyface::emu::Place at = PYFACE_EMU_HERE) {
-  pyface::emu::wait_at(pyface::emu::State::kAtBlockBarrier, "__syncthreads", at, 0);
+inline void __syncthreads(PYFACE_EMU_PLACE) {
+  pyface::emu::wait_at(pyface::emu::State::kAtBlockBarrier, "__syncthreads", {file, line}, 0);
 }
-inline void __syncwarp(unsigned mask = ~0u, pyface::emu::Place at = PYFACE_EMU_HERE) {
-  pyface::emu::warp_barrier("__syncwarp", at, mask);
-}
-template <class V>
-V __shfl_sync(unsigned mask, V value, int lane, pyface::emu::Place at = PYFACE_EMU_HERE) {
-  return pyface::emu::shuffle(value, lane & 31, "__shfl_sync", at, mask);
+inline void __syncwarp(unsigned mask = ~0u, PYFACE_EMU_PLACE) {
+  pyface::emu::warp_barrier("__syncwarp", {file, line}, mask);
 }
 template <class V>
-V __shfl_xor_sync(unsigned mask, V value, int flip, pyface::emu::Place at = PYFACE_EMU_HERE) {
+V __shfl_sync(unsigned mask, V value, int lane, PYFACE_EMU_PLACE) {
+  return pyface::emu::shuffle(value, lane & 31, "__shfl_sync", {file, line}, mask);
+}
+template <class V>
+V __shfl_xor_sync(unsigned mask, V value, int flip, PYFACE_EMU_PLACE) {
   return pyface::emu::shuffle(value, static_cast<int>(pyface::emu::self->lane) ^ (flip & 31),
-                              "__shfl_xor_sync", at, mask);
+                              "__shfl_xor_sync", {file, line}, mask);
 }
 template <class V>
-V __shfl_down_sync(unsigned mask, V value, int by, pyface::emu::Place at = PYFACE_EMU_HERE) {
+V __shfl_down_sync(unsigned mask, V value, int by, PYFACE_EMU_PLACE) {
   const int lane = static_cast<int>(pyface::emu::self->lane), source = lane + by;
-  return pyface::emu::shuffle(value, source < 32 ? source : lane, "__shfl_down_sync", at, mask);
+  return pyface::emu::shuffle(value, source < 32 ? source : lane, "__shfl_down_sync", {file, line}, mask);
 }
 template <class V>
-V __shfl_up_sync(unsigned mask, V value, int by, pyface::emu::Place at = PYFACE_EMU_HERE) {
+V __shfl_up_sync(unsigned mask, V value, int by, PYFACE_EMU_PLACE) {
   const int lane = static_cast<int>(pyface::emu::self->lane), source = lane - by;
-  return pyface::emu::shuffle(value, source >= 0 ? source : lane, "__shfl_up_sync", at, mask);
+  return pyface::emu::shuffle(value, source >= 0 ? source : lane, "__shfl_up_sync", {file, line}, mask);
 }
 
 // Atomic under OS threads, plain between fibers.

@@ -17,8 +17,9 @@
 #define PYFACE_UNROLL
 #define PYFACE_NO_UNROLL
 // The line of kernel source a wrapper is called from, for the emulator's messages.
-#define PYFACE_PLACE , ::pyface::emu::Place place = PYFACE_EMU_HERE
-#define PYFACE_AT , place
+#define PYFACE_PLACE , PYFACE_EMU_PLACE
+#define PYFACE_AT \
+  , { file, line }
 #endif
 
 #include <algorithm>

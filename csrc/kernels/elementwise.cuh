@@ -91,9 +91,9 @@ void run_elementwise(const char* op, Body body, int64_t n, int64_t c, int64_t hw
   constexpr int kWide = sizeof(T) == 8 ? 1 : kVector<T>;
   const int64_t per_sample = c * hw;
   if (n * per_sample == 0) return;
-  PYFACE_CHECK(per_sample < kIndexLimit, op, "x", std::to_string(per_sample) + " elements a sample",
-               "fewer than 2147483648");
-  const int64_t samples_at_once = std::max<int64_t>(1, (kIndexLimit - 1) / per_sample);
+  PYFACE_CHECK(per_sample < launch.index_limit(), op, "x", std::to_string(per_sample) + " elements a sample",
+               "fewer than " + std::to_string(launch.index_limit()));
+  const int64_t samples_at_once = std::max<int64_t>(1, (launch.index_limit() - 1) / per_sample);
   const auto go = [&](auto kernel, const char* name, int width, int64_t inner, int64_t outer,
                       int64_t samples) {
     const int64_t accesses = samples * per_sample / width;

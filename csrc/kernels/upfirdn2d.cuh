@@ -220,8 +220,9 @@ __global__ void __launch_bounds__(256, 4)
 
 // NHWC: a thread makes 2x4 outputs of four neighbouring channels; neighbours share their reads through the
 // cache.
+// With 8 taps ptxas would spill to hold more blocks than two; with 4 taps its own choice (0) is good.
 template <class T, int kUp, int kDown, int kTaps>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, kTaps == 4 ? 0 : 2)
     upfirdn2d_pixels_kernel(const T* __restrict__ x, const float* __restrict__ filter, T* __restrict__ y,
                             UpfirdnShape s, FastDiv channel_vectors, FastDiv tiles_x, FastDiv tiles_y,
                             uint32_t tiles, int channels, float gain) {
@@ -365,7 +366,7 @@ void run_upfirdn2d(const Upfirdn2dParams& p, const Launcher& launch) {
   const int64_t slices = p.channels_last ? p.n : p.n * p.c, channels = p.channels_last ? p.c : 1;
   const int64_t outputs = p.out_h * p.out_w * channels, inputs = p.in_h * p.in_w * channels;
   if (slices * outputs == 0) return;
-  const int64_t at_once = std::max<int64_t>(1, (kIndexLimit - 1) / outputs);
+  const int64_t at_once = std::max<int64_t>(1, (launch.index_limit() - 1) / outputs);
   with_type(p.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     using A = Accumulator<T>;
