@@ -191,7 +191,7 @@ PYFACE_FN void eye_surface(const Scene& s, const V3<F>& p, V3<F>& n, Surface<F>&
   F side = sel(p.x < 0.f, splat<F>(-1.f), splat<F>(1.f));
   float inv = 1.f / s.er;
   n = {(p.x - side * s.ex) * inv, (p.y - s.ey - 0.006f) * inv, (p.z - s.ez) * inv};
-  F dx = n.x - (s.gaze.x - 0.05f * side), dy = n.y - s.gaze.y, dz = n.z - s.gaze.z;
+  F dx = n.x - (s.gaze.x - 0.02f * side), dy = n.y - s.gaze.y, dz = n.z - s.gaze.z;
   F r = vsqrt(dx * dx + dy * dy + dz * dz) * s.er;
   F upper, lower;
   eye_opening(s, ax, p.y, upper, lower);

@@ -92,7 +92,7 @@ PYFACE_FN F mouth_region(const Scene& s, F d, F ax, F y, F z) {
   d = d - bulge * side + groove + philtrum + hollow;
   // corner dimple
   d = d + (0.012f + 0.016f * s.au12) * bell(sq((u - 1.06f) * 7.f) + sq(line * 22.f));
-  F open = vmax(y - iu, il - y);
+  F open = vmax(vmax(y - iu, il - y), (u - 1.f) * s.mw);  // ends at the corners: no ridge across the cheeks
   F cut = vmax(open, 0.42f - z);
   return smax(d, -cut, 0.012f);
 }

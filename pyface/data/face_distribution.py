@@ -96,7 +96,7 @@ def draw_identities(seed: int, identities: npt.ArrayLike) -> Columns:
     draws = _Draws(seed, Domain.IDENTITY, identities, 0, _IDENTITY_DRAWS)
     male = draws.chance(0.5)
     sign = np.where(male, 1.0, -1.0)
-    age = draws.uniform() ** 1.3
+    age = draws.uniform() ** 1.9
     face: Columns = {"age": age, "sex": np.clip(0.5 + sign * draws.uniform(0.28, 0.5), 0.0, 1.0)}
     _draw_complexion(draws, face)
     _draw_shape(draws, face, sign)

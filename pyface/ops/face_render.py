@@ -121,8 +121,8 @@ def face_render(
             7 teeth 8 lips 9 brows 10 neck 11 ears;
             depth: float32 [N, H, W], distance from the camera plane in head units (a head is about 1 wide on
             either side of its axis), inf where nothing is hit;
-            landmarks: float32 [N, 73, 2], pixels (x right, y down; pixel centres at +0.5): the 68 iBUG points,
-            then left eye, right eye, nose tip, left and right mouth corner, image left first.
+            landmarks: float32 [N, 73, 2], pixels (x right, y down; pixel centres at +0.5): the 68 iBUG
+            points, then left eye, right eye, nose tip, left and right mouth corner, image left first.
         backend: "auto", "cpu" or "cuda".
 
     Returns:
