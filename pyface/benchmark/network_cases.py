@@ -129,7 +129,7 @@ def _render(device: str) -> Workload:
     from pyface.ops.face_render import face_render
 
     parameters = torch.from_numpy(face_parameters_for(0, np.arange(8), 0)).to(device)
-    return Workload({OURS: Variant(lambda: _first(face_render(parameters, 128)))}, items=8)
+    return Workload({OURS: Variant(lambda: _first(face_render(parameters, 128, ("vis", "nir"))))}, items=8)
 
 
 def _first(rendered: Any) -> None:
