@@ -89,7 +89,8 @@ class Progress(Callback):
 
 
 class SampleSheets(Callback):
-    """Writes `reals.png` once and `fakes-000123.png` every `interval` images, always for the same latents.
+    """Writes `reals.png` and `fakes-init.png` once and `fakes-000123.png` every `interval` images, always
+    for the same latents.
 
     generator: the network that is shown. The labels are those of the shown real images, so both sheets agree.
     """
@@ -124,7 +125,7 @@ class SampleSheets(Callback):
             )
         self._next = (trainer.images_seen // self.interval + 1) * self.interval
         if trainer.images_seen == 0:
-            self.save(trainer)
+            self.save(trainer, "fakes-init")
 
     def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
         if trainer.images_seen >= self._next:
@@ -139,15 +140,16 @@ class SampleSheets(Callback):
         return f"{kind}.png" if spectra == 1 else f"{kind}-{spectrum}.png"
 
     @torch.no_grad()
-    def save(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer, label: str = "") -> None:
         """Write the sheets of generated images now."""
+        label = label or f"fakes-{trainer.images_seen // 1000:06d}"
         made: list[dict[str, Tensor]] = []
         for z, c in zip(self.latents.split(16), self.labels.split(16), strict=True):
             images: Images = self.generator(z.to(trainer.device), c.to(trainer.device), noise_mode="const")
             made.append(as_spectra(images))
         for name in made[0]:
             pixels = [tile for images in made for tile in to_uint8(images[name])]
-            file = self._file(f"fakes-{trainer.images_seen // 1000:06d}", name, len(made[0]))
+            file = self._file(label, name, len(made[0]))
             contact_sheet(pixels, columns=self.columns, path=self.folder / file)
 
 
