@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
@@ -209,6 +210,21 @@ class Resampling(NamedTuple):
         )
 
 
+def _settings(
+    op: str,
+    up: int | Sequence[int],
+    down: int | Sequence[int],
+    padding: int | Sequence[int],
+    flip_filter: bool,
+    gain: float,
+) -> Resampling:
+    factors = *pair(op, "up", up), *pair(op, "down", down)
+    return Resampling(*factors, *quadruple(op, padding), bool(flip_filter), float(gain))
+
+
+_known_settings = functools.lru_cache(maxsize=1024, typed=True)(_settings)
+
+
 def resampling(
     op: str,
     x: Tensor,
@@ -222,9 +238,8 @@ def resampling(
     """Checked arguments of upfirdn2d. Raises unless at least one output pixel fits."""
     check_images(op, x)
     f_w, f_h = check_filter(op, x, f)
-    r = Resampling(
-        *pair(op, "up", up), *pair(op, "down", down), *quadruple(op, padding), bool(flip_filter), float(gain)
-    )
+    known = not (torch.compiler.is_compiling() or list in (type(up), type(down), type(padding)))
+    r = (_known_settings if known else _settings)(op, up, down, padding, flip_filter, gain)
     padded_h = x.shape[2] * r.up_y + r.pad_y0 + r.pad_y1
     padded_w = x.shape[3] * r.up_x + r.pad_x0 + r.pad_x1
     if padded_h < f_h or padded_w < f_w:
