@@ -345,7 +345,7 @@ a few pixels wide. Pose stays within the renderer's range of a portrait.
 @click.option("--stage", type=click.Choice(["render", "guide", "train", "finish", "all"]), default="all")
 @click.option("--minutes", type=float, default=65.0, show_default=True, help="Of training, in this call.")
 @click.option("--images", type=int, default=24000, show_default=True, help="Training faces.")
-@click.option("--judge-images", type=int, default=12000, show_default=True)
+@click.option("--judge-images", type=int, default=10000, show_default=True)
 @click.option("--render-size", type=int, default=SIZE, show_default=True, help="A multiple of 64.")
 @click.option("--threads", type=int, default=2, show_default=True)
 def main(
@@ -357,13 +357,14 @@ def main(
     options = f"--minutes {minutes:g} --images {images} --render-size {render_size}"
     command = f"python tools/make_demo_generator.py {options}"
     data = rendered(work, "training-set", images, render_size, TRAIN_SEED)
-    judged = rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
     if stage == "render":
+        rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         return
     guide = classifier(work, "guide", data, ClassifierRecipe(seed=1))
     if stage in ("train", "all"):
         train(work, data, guide, minutes, command)
     if stage in ("finish", "all"):
+        judged = rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         part = TrainingSet.from_arrays(judged.images or {}, judged.labels, CONDITIONS, judged.source)
         seen = {name: pixels[:-2000] for name, pixels in (part.images or {}).items()}
         known = TrainingSet.from_arrays(seen, part.labels[:-2000], CONDITIONS, part.source)
