@@ -301,8 +301,7 @@ PYFACE_FN void project(const Scene& s, P3 q, int size, float* xy) {
 }
 
 // Start and direction of the ray that finds landmark i on the skin. Brows, lids, nose and mouth are looked
-// for from the front; the jaw line from the middle of the head outwards. `eye` says that the eyeball counts
-// as surface.
+// for from the front; the jaw line from the middle of the head. The direction points into the head.
 PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
   dir = {0.f, 0.f, -1.f};
   if (i < 17) {
@@ -310,7 +309,7 @@ PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
     float turn = 0.25f * (1.f - ak * ak * 0.12f) * ak;  // 0 chin .. near a quarter turn at the ear
     turn = turn * 1.10f;
     float sn = vsin1(turn), cs = vsin1(turn + 0.25f);
-    dir = {side * sn, -cs, 0.f};
+    dir = {-side * sn, cs, 0.f};
     float back = ak * ak;
     from = {0.f, -0.15f, lerp(0.56f, 0.05f, vmin(1.f, 1.35f * ak - 0.35f * back))};
     return;
@@ -366,7 +365,7 @@ PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
   from = {x, y, 1.35f};
 }
 
-// Walks to the surface: from outside inwards, or (jaw) from inside outwards.
+// Walks to the surface: along `dir` from outside, against it from inside.
 template <class F>
 PYFACE_FN void landmark_walk(const Scene& s, V3<F>& p, const V3<F>& dir) {
   for (int i = 0; i < 48; ++i) {
@@ -381,7 +380,7 @@ PYFACE_FN void landmark_walk(const Scene& s, V3<F>& p, const V3<F>& dir) {
     F in_mouth = vmax(p.y - lip_inner_upper(s, u), lip_inner_lower(s, u) - p.y);
     F lips = p.z - (s.mouth_z + 0.075f - 0.9f * p.x * p.x);
     d = sel((in_mouth < 0.012f) & (p.z > 0.3f) & (u < 1.1f), vmin(d, vmax(lips, -0.02f)), d);
-    p = p + dir * (clampf(vabs(d), 0.f, 0.3f) * 0.75f);
+    p = p + dir * (clampf(d, -0.3f, 0.3f) * 0.75f);
   }
 }
 
