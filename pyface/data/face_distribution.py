@@ -23,10 +23,15 @@ from pyface.io.rng import Domain, uniforms
 __all__ = ["DISTRIBUTION_VERSION", "draw_identities", "draw_samples"]
 
 # part of every recipe: raise it when a change below makes other pictures of the same seed
-DISTRIBUTION_VERSION = 1
+DISTRIBUTION_VERSION = 2
 
 Column = npt.NDArray[np.float64]
 Columns = dict[str, Column]
+
+# hues of walls, landscapes and cloth: a tenth each of greens and purples, and those are never loud
+_HUE_RANKS = np.array([0.0, 0.10, 0.40, 0.50, 0.60, 0.90, 1.0])
+_HUES = np.array([-0.02, 0.03, 0.12, 0.22, 0.48, 0.64, 0.96])
+_HUE_VIVIDNESS = np.array([0.8, 1.0, 1.0, 0.75, 0.75, 1.0, 0.5])
 
 _IDENTITY_DRAWS = 160
 _SAMPLE_DRAWS = 128
@@ -66,9 +71,12 @@ class _Draws:
         return np.minimum(np.searchsorted(edges, self.uniform(), side="right"), len(edges) - 1)
 
     def colour(self, saturation: float, darkest: float, brightest: float) -> Column:
-        """Hue anywhere, saturation at most `saturation` and mostly low, value in between: [N, 3] sRGB."""
-        hue, value = self.uniform(), self.uniform(darkest, brightest)
-        return _rgb(hue, saturation * self.uniform() ** 1.5, value)
+        """Earth tones and blues mostly, saturation at most `saturation` and mostly low, value between the
+        other two: [N, 3] sRGB.
+        """
+        rank, value = self.uniform(), self.uniform(darkest, brightest)
+        hue, vivid = np.interp(rank, _HUE_RANKS, _HUES), np.interp(rank, _HUE_RANKS, _HUE_VIVIDNESS)
+        return _rgb(hue % 1.0, saturation * vivid * self.uniform() ** 1.5, value)
 
 
 def _rgb(hue: Column, saturation: Column, value: Column) -> Column:
@@ -96,7 +104,7 @@ def draw_identities(seed: int, identities: npt.ArrayLike) -> Columns:
     draws = _Draws(seed, Domain.IDENTITY, identities, 0, _IDENTITY_DRAWS)
     male = draws.chance(0.5)
     sign = np.where(male, 1.0, -1.0)
-    age = draws.uniform() ** 1.9
+    age = draws.uniform() ** 2.3
     face: Columns = {"age": age, "sex": np.clip(0.5 + sign * draws.uniform(0.28, 0.5), 0.0, 1.0)}
     _draw_complexion(draws, face)
     _draw_shape(draws, face, sign)
@@ -109,11 +117,11 @@ def draw_identities(seed: int, identities: npt.ArrayLike) -> Columns:
 
 def _draw_complexion(draws: _Draws, face: Columns) -> None:
     """Skin, hair colour and iris, which share their pigments; and the features that often come with them."""
-    melanin = 0.03 + 0.92 * draws.uniform() ** 1.45
+    melanin = 0.03 + 0.92 * draws.uniform() ** 1.6
     fair = _ramp(melanin, 0.48, 0.18)
     single_lid = draws.chance(0.38) & (melanin > 0.1) & (melanin < 0.5)
     coiled = draws.chance(_ramp(melanin, 0.45, 0.7))
-    pigment = draws.choice([0.20, 0.28, 0.26, 0.15, 0.11])  # black, dark brown, brown, dark and light blond
+    pigment = draws.choice([0.16, 0.26, 0.26, 0.18, 0.14])  # black, dark brown, brown, dark and light blond
     light = np.array([0.03, 0.22, 0.42, 0.68, 0.90])[pigment] + draws.uniform(-0.06, 0.08)
     dark = draws.uniform(0.0, 0.16)
     face["melanin"] = melanin
@@ -122,7 +130,7 @@ def _draw_complexion(draws: _Draws, face: Columns) -> None:
     face["hair_red"] = np.where(red, draws.uniform(0.6, 1.0), draws.uniform(0.0, 0.22) * fair)
     face["hair_tone"] = np.where(red, draws.uniform(0.3, 0.65), face["hair_tone"])
     age = face["age"]
-    face["hair_grey"] = np.clip((age - 0.52 + draws.bell(0.0, 0.14)) / 0.38, 0.0, 1.0) * _ramp(age, 0.25, 0.5)
+    face["hair_grey"] = np.clip((age - 0.60 + draws.bell(0.0, 0.12)) / 0.38, 0.0, 1.0) * _ramp(age, 0.25, 0.5)
     light_eye = draws.chance((0.15 + 0.75 * _ramp(face["hair_tone"], 0.1, 0.75)) * fair) & ~single_lid
     face["iris_tone"] = np.where(
         light_eye, draws.uniform(0.5, 1.0), draws.uniform(0.0, 0.36) * (0.3 + 0.7 * fair)
@@ -190,9 +198,9 @@ def _draw_hair(draws: _Draws, face: Columns, male: npt.NDArray[np.bool_]) -> Non
     high = np.array([0.14, 0.36, 0.55, 0.95, 0.40, 0.68, 1.00])[cut]
     face["hair_length"] = draws.uniform(low, high)
     face["hairline"] = draws.shape(np.where(male, 0.1 + 0.2 * age, -0.05), 0.45)
-    receding = draws.chance(0.12 + 0.5 * age) & male
+    receding = draws.chance(0.08 + 0.4 * age) & male
     face["hair_recession"] = np.where(receding, draws.uniform(0.25, 1.0), draws.uniform(0.0, 0.2))
-    bald = draws.chance(0.04 + 0.28 * age) & male
+    bald = draws.chance(0.03 + 0.24 * age) & male
     face["baldness"] = np.where(bald, draws.uniform(0.45, 1.0), 0.0)
     face["hair_length"] = np.where(
         bald, np.minimum(face["hair_length"], draws.uniform(0.06, 0.22)), face["hair_length"]
@@ -225,8 +233,8 @@ def _draw_beard(draws: _Draws, face: Columns, male: npt.NDArray[np.bool_]) -> No
 
 def _draw_accessories(draws: _Draws, face: Columns, male: npt.NDArray[np.bool_]) -> None:
     """Glasses that the person owns, make-up that the person wears."""
-    wearer = draws.choice([0.58, 0.22, 0.20])
-    face["glasses_habit"] = np.clip(np.array([0.0, 0.5, 1.0])[wearer] + 0.12 * face["age"], 0.0, 1.0)
+    wearer = draws.choice([0.62, 0.22, 0.16])
+    face["glasses_habit"] = np.clip(np.array([0.0, 0.5, 1.0])[wearer] + 0.10 * face["age"], 0.0, 1.0)
     face["glasses_shape"] = draws.uniform()
     face["glasses_size"] = draws.shape(0.1, 0.4)
     face["glasses_thickness"] = draws.uniform()
@@ -267,7 +275,7 @@ def draw_samples(
 
 def _draw_expression(draws: _Draws, face: Columns, emotion: npt.NDArray[np.int64]) -> None:
     """Action units: the emotion's prototype at some strength, plus speech, blinks and small movements."""
-    strength = draws.uniform(0.45, 1.0)
+    strength = 0.42 + 0.55 * draws.uniform() ** 1.2
     prototype = prototype_table()[emotion]
     units: Columns = {}
     for column, unit in enumerate(ACTION_UNITS):
@@ -296,8 +304,8 @@ def _draw_pose(draws: _Draws, face: Columns) -> None:
     face["yaw"] = 0.75 * np.tanh(draws.bell(0.0, np.where(turned, 0.42, 0.17)) / 0.75)
     face["pitch"] = 0.35 * np.tanh(draws.bell(0.0, 0.10) / 0.35)
     face["roll"] = 0.30 * np.tanh(draws.bell(0.0, 0.06) / 0.30)
-    at_camera = draws.chance(0.72)
-    aside_x, aside_y = draws.shape(0.0, 0.45), draws.shape(-0.05, 0.35)
+    at_camera = draws.chance(0.82)
+    aside_x, aside_y = draws.shape(0.0, 0.35), draws.shape(-0.05, 0.30)
     jitter_x, jitter_y = draws.bell(0.0, 0.04), draws.bell(0.0, 0.04)
     face["gaze_x"] = np.where(at_camera, np.clip(-face["yaw"] / 0.52, -0.75, 0.75) + jitter_x, 0.8 * aside_x)
     face["gaze_y"] = np.where(at_camera, np.clip(-face["pitch"] / 0.44, -0.6, 0.6) + jitter_y, 0.6 * aside_y)
@@ -327,11 +335,11 @@ def _draw_light(draws: _Draws, face: Columns) -> None:
 def _draw_surroundings(draws: _Draws, face: Columns) -> None:
     """Background and clothes."""
     face["background_kind"] = draws.choice([0.14, 0.20, 0.26, 0.20, 0.20]).astype(np.float64)
-    first = draws.colour(0.7, 0.12, 0.92)
-    other = draws.colour(0.6, 0.10, 0.85)
+    first = draws.colour(0.6, 0.16, 0.92)
+    other = draws.colour(0.5, 0.12, 0.85)
     near = np.clip(first * draws.uniform(0.45, 0.85)[:, None], 0.0, 1.0)
     second = np.where(draws.chance(0.6)[:, None], near, other)
-    clothes = draws.colour(0.9, 0.06, 0.88)
+    clothes = draws.colour(0.85, 0.06, 0.88)
     for i, channel in enumerate("rgb"):
         face[f"background_{channel}"] = first[:, i]
         face[f"background2_{channel}"] = second[:, i]
@@ -345,7 +353,7 @@ def _vary_looks(draws: _Draws, face: Columns) -> None:
     """What changes from day to day: glasses on or off, make-up, a shave, hair."""
     wearing = draws.chance(face.pop("glasses_habit"))
     face["glasses"] = np.where(wearing, 1.0, 0.0)
-    face["glasses_tint"] = np.where(draws.chance(0.03), draws.uniform(0.75, 1.0), draws.uniform(0.0, 0.18))
+    face["glasses_tint"] = np.where(draws.chance(0.02), draws.uniform(0.75, 1.0), draws.uniform(0.0, 0.18))
     face["lipstick"] = face["lipstick"] * np.where(draws.chance(face.pop("make_up_habit")), 1.0, 0.0)
     small: dict[str, Callable[[], Column]] = {
         "hair_volume": lambda: draws.bell(0.0, 0.04),
