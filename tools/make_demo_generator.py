@@ -102,7 +102,7 @@ def classifier(work: Path, name: str, data: TrainingSet, recipe: ClassifierRecip
     """A classifier of the conditions, from the cache in `work` when it is there."""
     path = work / f"{name}.pt"
     if path.exists():
-        network = ConditionClassifier(len(CONDITIONS))
+        network = ConditionClassifier(len(CONDITIONS), precision=recipe.precision)
         network.load_state_dict(torch.load(path, weights_only=True))
         return network.eval()
     click.echo(f"training the {name}")
@@ -360,7 +360,7 @@ def main(
     if stage == "render":
         rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         return
-    guide = classifier(work, "guide", data, ClassifierRecipe(seed=1))
+    guide = classifier(work, "guide", data, ClassifierRecipe(seed=1, precision="bfloat16"))
     if stage in ("train", "all"):
         train(work, data, guide, minutes, command)
     if stage in ("finish", "all"):
@@ -368,7 +368,7 @@ def main(
         part = TrainingSet.from_arrays(judged.images or {}, judged.labels, CONDITIONS, judged.source)
         seen = {name: pixels[:-2000] for name, pixels in (part.images or {}).items()}
         known = TrainingSet.from_arrays(seen, part.labels[:-2000], CONDITIONS, part.source)
-        judge = classifier(work, "judge", known, ClassifierRecipe(kimg=90.0, seed=2))
+        judge = classifier(work, "judge", known, ClassifierRecipe(seed=2, precision="bfloat16"))
         finish(work, data, judged, judge, command)
 
 

@@ -34,7 +34,7 @@ def test_it_learns_and_judges_unseen_images():
 
 def test_same_seed_same_weights():
     recipe = ClassifierRecipe(kimg=0.1, batch=32)
-    a, b = (train_classifier(_stripes(64, 0), recipe).head.weight for _ in range(2))
+    a, b = (train_classifier(_stripes(64, 0), recipe).head[0].weight for _ in range(2))
     assert torch.equal(a, b)
 
 
