@@ -237,7 +237,7 @@ class ProceduralFaces(FaceDataset):
         self, drawn: DrawnFaces, outputs: Sequence[str] | None = None
     ) -> dict[str, npt.NDArray[Any]]:
         outputs = (*self.spectra, *self.extras, "landmarks") if outputs is None else tuple(outputs)
-        rendered = face_render(torch.from_numpy(drawn.parameters), self.size, outputs)
+        rendered = face_render(torch.from_numpy(drawn.parameters), self.size, outputs, backend="cpu")
         return {name: tensor.numpy() for name, tensor in rendered.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:

@@ -1,6 +1,10 @@
 """Tensor operations of StyleGAN2-class networks: native kernels beside a pure torch reference.
 
 Each op takes `backend="auto" | "reference" | "cpu" | "cuda"`; "auto" goes by the device of its first tensor.
+`backend()` names what "auto" takes. Environment variable PYFACE_REQUIRE=cuda makes an "auto" call that would
+not run on the CUDA kernels a BackendError; PYFACE_REQUIRE=cpu refuses falls to the torch reference alone.
+`no_weight_gradients()` is a context in which our convolutions leave out the gradients of their weights, as R1
+and path length penalties want it.
 """
 
 from __future__ import annotations

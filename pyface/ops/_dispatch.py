@@ -54,15 +54,22 @@ def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimiti
 
     torch.compile, torch.export, fake tensors and dispatch modes get registered ops; torch.func transforms and
     torch.jit.trace see through the reference only. Gains <= 0 and negative slopes take the reference too:
-    there the output does not tell the sign of the input.
+    there the output does not tell the sign of the input. Under backend "auto" PYFACE_REQUIRE has a say in
+    each of these, by BackendError.
     """
     mirrored = e is not None and not (e.gain > 0 and e.alpha >= 0) and needs_reference(e)
+    if mirrored and backend == "auto":
+        _native.refuse_reference(x, "its gain is not above 0, or its lrelu slope is negative")
     if torch.compiler.is_compiling():
         return _REFERENCE if backend == "reference" or mirrored else _LIBRARY
     if type(x) not in _PLAIN or _dispatch_modes():
         return _REFERENCE if backend == "reference" or mirrored or x.device.type == "meta" else _LIBRARY
     chosen = _native.resolve(x, backend)
-    if chosen is None or mirrored or _functorch_level() is not None or _tracing_state() is not None:
+    if chosen is None or mirrored:
+        return _REFERENCE
+    if _functorch_level() is not None or _tracing_state() is not None:
+        if backend == "auto":
+            _native.refuse_reference(x, "torch.func and torch.jit.trace see through the reference only")
         return _REFERENCE
     if chosen.primitives is None:
         chosen.primitives = NativePrimitives(chosen)

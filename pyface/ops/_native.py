@@ -1,7 +1,9 @@
 """The native modules, and the choice of the back-end that an op takes.
 
 "auto" takes the native module of the tensor's device, else the reference (said once, as a warning).
-PYFACE_REQUIRE=cpu or cuda turns that fall-back into a BackendError.
+PYFACE_REQUIRE=cuda makes everything that "auto" would not run on the CUDA kernels a BackendError;
+PYFACE_REQUIRE=cpu takes the CPU kernels too, and refuses the reference alone. A back-end asked for by name
+runs, and so do meta tensors, which hold no numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from pyface.errors import BackendError, ValueRangeError
 
-__all__ = ["Backend", "backend", "describe_backends", "reset", "resolve", "use"]
+__all__ = ["Backend", "backend", "describe_backends", "refuse_reference", "reset", "resolve", "use"]
 
 _NAMES = ("auto", "reference", "cpu", "cuda")
 
@@ -100,6 +102,39 @@ def _required() -> str:
     return value
 
 
+def _look_up(device: str) -> Backend | str:
+    """The native back-end for tensors on `device`, or the reason why there is none."""
+    return _load(device) if device in _KINDS else f"there are no native kernels for device type {device!r}"
+
+
+def _enforce(device: str, found: Backend | str) -> None:
+    """Raise BackendError where PYFACE_REQUIRE refuses what "auto" takes for tensors on `device`."""
+    required = _required()
+    if not required:
+        return
+    if isinstance(found, str):
+        raise BackendError(
+            f"PYFACE_REQUIRE={required}, but {found}: a tensor on {device} would take the torch reference. "
+            "Build the native modules, move the tensor to a device that has kernels, pass "
+            "backend='reference', or unset PYFACE_REQUIRE."
+        )
+    if required == "cuda" and found.name != "cuda":
+        raise BackendError(
+            f"PYFACE_REQUIRE=cuda, but a tensor on {device} would take the {found.name} kernels. Move it to "
+            f"a CUDA device, pass backend={found.name!r} or 'reference', or unset PYFACE_REQUIRE."
+        )
+
+
+def refuse_reference(x: Tensor, reason: str) -> None:
+    """Raise BackendError if PYFACE_REQUIRE is set: `reason` makes "auto" take the reference for `x`."""
+    required = "" if x.device.type == "meta" else _required()
+    if required:
+        raise BackendError(
+            f"PYFACE_REQUIRE={required}, but this call on {x.device} takes the torch reference: {reason}. "
+            "Pass backend='reference', or unset PYFACE_REQUIRE."
+        )
+
+
 def _choose(device: str, wanted: str) -> Backend | None:
     if wanted not in _NAMES:
         raise ValueRangeError(f"backend is {wanted!r}; allowed: {', '.join(_NAMES)}.")
@@ -109,13 +144,13 @@ def _choose(device: str, wanted: str) -> Backend | None:
         raise BackendError(
             f"backend {wanted!r} was asked for a tensor on {device}. Move the tensor, or use backend='auto'."
         )
-    found = _load(device) if device in _KINDS else f"there are no native kernels for device type {device!r}"
+    found = _look_up(device)
+    if wanted == "auto":
+        _enforce(device, found)
     if isinstance(found, Backend):
         return found
     if wanted != "auto":
         raise BackendError(f"backend {wanted!r} cannot run: {found}. Use backend='auto' or 'reference'.")
-    if _required() == device:
-        raise BackendError(f"PYFACE_REQUIRE={device}, but {found}. Build the native modules, or unset it.")
     warnings.warn(
         f"pyface.ops take the slower torch reference on {device} tensors: {found}.",
         RuntimeWarning,
@@ -142,7 +177,7 @@ def resolve(x: Tensor, wanted: str = "auto") -> Backend | None:
 def backend(device: str | torch.device = "cpu") -> str:
     """Name of the back-end that ops take for tensors on `device`: "cpu", "cuda" or "reference".
 
-    Raises BackendError where PYFACE_REQUIRE asks for one that cannot run here.
+    Raises BackendError where PYFACE_REQUIRE refuses that one (see `pyface.ops`).
 
     >>> backend("meta")
     'reference'
@@ -150,29 +185,37 @@ def backend(device: str | torch.device = "cpu") -> str:
     kind = torch.device(device).type
     if _override is not None and kind == "cpu":
         return _override.name
-    found = _load(kind) if kind in _KINDS else None
-    if isinstance(found, Backend):
-        return found.name
-    if found is not None and _required() == kind:
-        raise BackendError(f"PYFACE_REQUIRE={kind}, but {found}. Build the native modules, or unset it.")
-    return "reference"
+    if kind == "meta":
+        return "reference"
+    found = _look_up(kind)
+    _enforce(kind, found)
+    return found.name if isinstance(found, Backend) else "reference"
 
 
 def describe_backends() -> list[str]:
-    """One line for each native back-end: what it can do here, or why it cannot run."""
+    """One line for each native back-end and one for the choice between them; errors are told, not raised."""
     lines = []
     for name in _KINDS:
-        found = _load(name)
-        if isinstance(found, str):
-            lines.append(f"{name}: no, {found}")
-        elif name == "cpu":
-            best, have = found.module.isa(), found.module.isa_available()
-            lines.append(f"cpu: {best} (of {', '.join(have)})")
-        else:
-            runtime, built = found.module.runtime_version(), found.module.architectures()
-            lines.append(f"cuda: runtime {runtime}, built for {', '.join(str(a) for a in built)}")
-    taken = ", ".join(f"{backend(name)} for {name} tensors" for name in _KINDS)
-    return [*lines, f"ops take: {taken}"]
+        try:
+            lines.append(f"{name}: {_abilities(name)}")
+        except ValueError as error:  # PYFACE_CPU_ISA asks for what there is not
+            lines.append(f"{name}: error, {error}")
+    for name in _KINDS:
+        try:
+            lines.append(f"ops take: {backend(name)} for {name} tensors")
+        except (BackendError, ValueRangeError) as error:
+            lines.append(f"ops take: error for {name} tensors, {error}")
+    return lines
+
+
+def _abilities(name: str) -> str:
+    found = _load(name)
+    if isinstance(found, str):
+        return f"no, {found}"
+    if name == "cpu":
+        return f"{found.module.isa()} (of {', '.join(found.module.isa_available())})"
+    built = ", ".join(str(a) for a in found.module.architectures())
+    return f"runtime {found.module.runtime_version()}, built for {built}"
 
 
 def reset() -> None:
