@@ -39,12 +39,14 @@ class NativePrimitives:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
-    def bias_act(self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
-        """clamp(gain * act(x + b))."""
+    def bias_act(
+        self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue, out: Tensor | None = None
+    ) -> Tensor:
+        """clamp(gain * act(x + b)), in `out` where given (then no gradient is wanted)."""
         if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
             y: Tensor = _BiasAct.apply(x, b, dim, e, self)
             return y
-        return _kernels.bias_act(self.backend, x, b, dim, e)
+        return _kernels.bias_act(self.backend, x, b, dim, e, out)
 
     def bias_act_grad(self, dy: Tensor, ref: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
         """dy * gain * act'(.), 0 where clamped."""
@@ -53,12 +55,12 @@ class NativePrimitives:
             return dx
         return _kernels.bias_act_grad(self.backend, dy, ref, b, dim, e)
 
-    def fir(self, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
-        """Upsample, filter and downsample `x`."""
+    def fir(self, x: Tensor, f: Tensor | None, r: Resampling, out: Tensor | None = None) -> Tensor:
+        """Upsample, filter and downsample `x`, into `out` where given (then no gradient is wanted)."""
         if _wanted(x):
             y: Tensor = _Upfirdn2d.apply(x, f, r, self)
             return y
-        return _kernels.upfirdn2d(self.backend, x, f, r)
+        return _kernels.upfirdn2d(self.backend, x, f, r, out)
 
     def conv(self, x: Tensor, w: Tensor, c: Conv) -> Tensor:
         """Convolve `x` with `w`, or its transpose."""
@@ -88,8 +90,9 @@ class NativePrimitives:
         next_style: Tensor | None,
         e: Epilogue,
         owned: bool = False,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """next_style * clamp(gain * act(x * demod + noise + bias))."""
+        """next_style * clamp(gain * act(x * demod + noise + bias)), in `out` where given (no gradient)."""
         wide = parameter_dtype(x)
         demod, noise, bias, next_style = (
             None if t is None else t.to(wide) for t in (demod, noise, bias, next_style)
@@ -97,7 +100,7 @@ class NativePrimitives:
         if _wanted(x, demod, noise, bias, next_style):
             y: Tensor = _ConvEpilogue.apply(x, demod, noise, bias, next_style, e, self)
             return y
-        return _kernels.conv_epilogue(self.backend, x, demod, noise, bias, next_style, e, owned)
+        return _kernels.conv_epilogue(self.backend, x, demod, noise, bias, next_style, e, owned, out)
 
 
 class _BiasAct(torch.autograd.Function):

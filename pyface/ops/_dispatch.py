@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyface.errors import DTypeError, ValueRangeError
 from pyface.ops import _native
 from pyface.ops._autograd import NativePrimitives
 from pyface.ops._checks import activation_settings
@@ -16,7 +17,7 @@ from pyface.ops._gradients import needs_reference
 from pyface.ops._library import LibraryPrimitives
 from pyface.ops.reference import ReferencePrimitives
 
-__all__ = ["AnyPrimitives", "epilogue_settings", "primitives"]
+__all__ = ["AnyPrimitives", "epilogue_settings", "primitives", "writers"]
 
 AnyPrimitives = ReferencePrimitives | NativePrimitives | LibraryPrimitives
 
@@ -75,3 +76,19 @@ def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimiti
         chosen.primitives = NativePrimitives(chosen)
     eager: NativePrimitives = chosen.primitives
     return eager
+
+
+def writers(
+    op: str, x: Tensor, out: Tensor, backend: str, e: Epilogue | None = None
+) -> ReferencePrimitives | NativePrimitives:
+    """As `primitives`, for a call that writes its result into `out`: plain tensors in eager mode only."""
+    if not isinstance(out, Tensor):
+        raise DTypeError(f"{op}: out must be a torch.Tensor or None; got {type(out).__name__}.")
+    traced = torch.compiler.is_compiling() or _tracing_state() is not None or _functorch_level() is not None
+    found = primitives(x, backend, e)
+    if traced or isinstance(found, LibraryPrimitives) or _dispatch_modes() or type(out) not in _PLAIN:
+        raise ValueRangeError(
+            f"{op}: out was given under torch.compile, torch.export, torch.jit.trace, torch.func or a "
+            "dispatch mode; allowed: eager calls on plain tensors. Leave out away there."
+        )
+    return found

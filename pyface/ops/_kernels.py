@@ -1,5 +1,5 @@
-"""One native launch each: allocate the output, pass pointers and sizes. No gradients, no checks of
-arguments."""
+"""One native launch each: allocate the output (or take `out`), pass pointers and sizes. No gradients, no
+checks of arguments."""
 
 from __future__ import annotations
 
@@ -55,10 +55,19 @@ def _split(x: Tensor, b: Tensor | None, dim: int, channels_last: bool) -> tuple[
     return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
 
 
-def bias_act(k: Backend, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+def _claimed(out: Tensor) -> Tensor:
+    """`out`, with autograd told that its values change."""
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)
+    return out
+
+
+def bias_act(
+    k: Backend, x: Tensor, b: Tensor | None, dim: int, e: Epilogue, out: Tensor | None = None
+) -> Tensor:
     """clamp(gain * act(x + b)), laid out as `x` where that is dense."""
     x, channels_last = _dense(x)
-    y = torch.empty_like(x)
+    y = torch.empty_like(x) if out is None else _claimed(out)
     if x.numel() == 0:
         return y
     outer, channels, inner = _split(x, b, dim, channels_last)
@@ -95,7 +104,7 @@ def bias_act_grad(k: Backend, dy: Tensor, ref: Tensor, b: Tensor | None, dim: in
     return dx
 
 
-def upfirdn2d(k: Backend, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
+def upfirdn2d(k: Backend, x: Tensor, f: Tensor | None, r: Resampling, out: Tensor | None = None) -> Tensor:
     """Pad, upsample by zero insertion, filter and downsample; laid out as `x`."""
     x, channels_last = _dense(x)
     n, c, h, w = x.shape
@@ -103,8 +112,11 @@ def upfirdn2d(k: Backend, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
     f = f.to(parameter_dtype(x)).contiguous()
     f_w, f_h = f.shape[-1], f.shape[0]
     out_h, out_w = r.output_size(h, w, f_w, f_h)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    y = torch.empty((n, c, out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    if out is None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        y = torch.empty((n, c, out_h, out_w), dtype=x.dtype, device=x.device, memory_format=layout)
+    else:
+        y = _claimed(out)
     if x.numel() == 0 or y.numel() == 0:
         return y.zero_()
     k.run(
@@ -164,10 +176,11 @@ def conv_epilogue(
     next_style: Tensor | None,
     e: Epilogue,
     owned: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
     """next_style * clamp(gain * act(x * demod + noise + bias)); laid out as `x`, in its memory if `owned`."""
     x, channels_last = _dense(x)
-    y = x if owned else torch.empty_like(x)
+    y = _claimed(out) if out is not None else x if owned else torch.empty_like(x)
     if x.numel() == 0:
         return y
     n, c, h, w = x.shape

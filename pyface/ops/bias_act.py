@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyface.ops._checks import DTYPES, bias_fits, refuse_bias, refuse_input
-from pyface.ops._dispatch import epilogue_settings, primitives
+from pyface.ops._dispatch import epilogue_settings, primitives, writers
+from pyface.ops._output import check_out
 
 __all__ = ["bias_act"]
 
@@ -20,6 +21,7 @@ def bias_act(
     clamp: float | None = None,
     *,
     backend: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """clamp(gain * act(x + b)), of the shape, dtype and memory layout of `x`.
 
@@ -28,6 +30,8 @@ def bias_act(
     alpha: slope of lrelu below zero (0.2). gain: default sqrt(2) for relu, lrelu and swish, else 1.
     clamp: limit of |y| after the gain, None for none; the gradient is 0 where |y| >= clamp.
     backend: auto, reference, cpu or cuda. Gradients of any order reach x and b.
+    out: takes the result and is returned, in eager calls that need no gradient; of x's shape, dtype, device
+    and dense memory layout; may be `x` itself.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2020 (StyleGAN2), section 2 and appendix B.
@@ -41,4 +45,8 @@ def bias_act(
     if b is not None and not bias_fits(x, b, dim):
         refuse_bias("bias_act", x, b, dim)
     e = epilogue_settings("bias_act", act, alpha, gain, clamp)
-    return primitives(x, backend, e).bias_act(x, b, dim, e)
+    if out is None:
+        return primitives(x, backend, e).bias_act(x, b, dim, e)
+    writer = writers("bias_act", x, out, backend, e)
+    check_out("bias_act", out, x, x.shape, (b,), in_place=True)
+    return writer.bias_act(x, b, dim, e, out)

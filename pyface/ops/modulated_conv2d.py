@@ -18,7 +18,8 @@ from pyface.ops._checks import (
     resampled_size,
 )
 from pyface.ops._composition import Epilogue
-from pyface.ops._dispatch import epilogue_settings, primitives
+from pyface.ops._dispatch import epilogue_settings, primitives, writers
+from pyface.ops._output import check_out
 from pyface.ops.activations import ACTIVATIONS
 
 __all__ = ["conv_epilogue", "modulated_conv2d", "modulated_conv2d_act"]
@@ -38,6 +39,7 @@ def conv_epilogue(
     clamp: float | None = None,
     *,
     backend: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """next_style * clamp(gain * act(x * demod + noise + bias)) in one pass, of x's shape, dtype and layout.
 
@@ -45,6 +47,8 @@ def conv_epilogue(
     noise: [N, 1, H, W] or [H, W]. All four are float32 (float64 with float64 x; x's own dtype is taken too),
     or None.
     act, alpha, gain, clamp: as for bias_act. Gradients of any order reach every tensor.
+    out: takes the result and is returned, in eager calls that need no gradient; of x's shape, dtype, device
+    and dense memory layout; may be `x` itself.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2020 (StyleGAN2), figure 2.
@@ -61,7 +65,11 @@ def conv_epilogue(
     if noise is not None:
         noise = check_noise(op, x, noise, (x.shape[2], x.shape[3]))
     e = epilogue_settings(op, act, alpha, gain, clamp)
-    return primitives(x, backend, e).epilogue(x, demod, noise, bias, next_style, e)
+    if out is None:
+        return primitives(x, backend, e).epilogue(x, demod, noise, bias, next_style, e)
+    writer = writers(op, x, out, backend, e)
+    check_out(op, out, x, x.shape, (demod, noise, bias, next_style), in_place=True)
+    return writer.epilogue(x, demod, noise, bias, next_style, e, out=out)
 
 
 def modulated_conv2d(

@@ -113,13 +113,17 @@ def _per_channel(v: Tensor, x: Tensor) -> Tensor:
 class ReferencePrimitives:
     """The primitives of the compound ops in plain torch."""
 
-    def bias_act(self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
+    def bias_act(
+        self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue, out: Tensor | None = None
+    ) -> Tensor:
         """See `bias_act`."""
-        return bias_act(x, b, dim, e)
+        y = bias_act(x, b, dim, e)
+        return y if out is None else out.copy_(y)
 
-    def fir(self, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
+    def fir(self, x: Tensor, f: Tensor | None, r: Resampling, out: Tensor | None = None) -> Tensor:
         """See `upfirdn2d`."""
-        return upfirdn2d(x, f, r)
+        y = upfirdn2d(x, f, r)
+        return y if out is None else out.copy_(y)
 
     def conv(self, x: Tensor, w: Tensor, c: Conv) -> Tensor:
         """torch's own convolution."""
@@ -148,6 +152,7 @@ class ReferencePrimitives:
         next_style: Tensor | None,
         e: Epilogue,
         owned: bool = False,
+        out: Tensor | None = None,
     ) -> Tensor:
         """next_style * clamp(gain * act(x * demod + noise + bias))."""
         y = x.to(parameter_dtype(x))
@@ -161,4 +166,6 @@ class ReferencePrimitives:
         if next_style is not None:
             y = y * _per_channel(next_style, y)
         y = y.to(x.dtype)
+        if out is not None:
+            return out.copy_(y)
         return y.clone() if y is x else y

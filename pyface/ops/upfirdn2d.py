@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pyface.errors import ShapeError, ValueRangeError
-from pyface.ops._checks import check_filter, pair, quadruple, resampling
-from pyface.ops._dispatch import primitives
+from pyface.ops._checks import check_filter, filter_size, pair, quadruple, resampling
+from pyface.ops._dispatch import primitives, writers
+from pyface.ops._output import check_out
 
 __all__ = ["downsample2d", "filter2d", "setup_filter", "upfirdn2d", "upsample2d"]
 
@@ -77,6 +78,7 @@ def upfirdn2d(
     gain: float = 1,
     *,
     backend: str = "auto",
+    out: Tensor | None = None,
 ) -> Tensor:
     """`x` with zeros inserted, padded, filtered by `f`, and every down-th pixel kept: [N, C, H', W'].
 
@@ -85,13 +87,19 @@ def upfirdn2d(
     up, down: integer or (x, y). padding: integer, (x, y) or (x0, x1, y0, y1), in pixels of the upsampled
     image; negative crops. flip_filter: correlate instead of convolve. gain: factor on the result.
     H' = (H * up + y0 + y1 - height) // down + 1. Memory layout as `x`. Gradients of any order reach x; f has
-    none.
+    none. out: takes the result and is returned, in eager calls that need no gradient; [N, C, H', W'] of x's
+    dtype, device and dense memory layout, apart from `x`.
 
     Raises ShapeError, DTypeError or ValueRangeError on bad input, BackendError where `backend` cannot run.
     Source: Karras et al. 2019 (StyleGAN), appendix B; the name is MATLAB's.
     """
     r = resampling("upfirdn2d", x, f, up, down, padding, flip_filter, gain)
-    return primitives(x, backend).fir(x, f, r)
+    if out is None:
+        return primitives(x, backend).fir(x, f, r)
+    writer = writers("upfirdn2d", x, out, backend)
+    n, c, h, w = x.shape
+    check_out("upfirdn2d", out, x, (n, c, *r.output_size(h, w, *filter_size(f))), (f,), in_place=False)
+    return writer.fir(x, f, r, out)
 
 
 def filter2d(
