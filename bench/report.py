@@ -30,9 +30,10 @@ plain torch expression, "best torch" the fastest of the torch forms measured (in
 transposed). Each result is compared with a float64 reference before it is timed. MB is the least memory
 traffic (every input read and every output written once), flop/byte the arithmetic of the cheapest algorithm
 by that traffic. Outputs are freshly allocated, by pyface and by torch alike: above 32 MB most of a
-memory-bound op's time is the system handing out new pages. (Inside a layer that needs no gradient the
-epilogue writes over the convolution's output and pays nothing of this.) Networks are compared with the same
-network on pyface's torch reference.
+memory-bound op's time is the system handing out new pages. Rows named "preallocated" show the same work
+written into a tensor that is there already, by pyface (`out=`) and by torch (in place) alike. (Inside
+a layer that needs no gradient the epilogue writes over the convolution's output and pays nothing of this.)
+Networks are compared with the same network on pyface's torch reference.
 """
 
 

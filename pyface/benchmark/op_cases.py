@@ -1,13 +1,16 @@
 """The ops against plain torch: the formula as one writes it down, and better forms of it.
 
 Better forms work in place on the one tensor they have made, split the low-pass filter into its two axes, or
-upsample by a transposed convolution. Inputs are drawn on the CPU with a seed.
+upsample by a transposed convolution. Each op takes fresh memory for its result; cases named "preallocated"
+are the same work written into a tensor that is there already, by pyface and by torch alike. Inputs are drawn
+on the CPU with a seed.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -21,12 +24,17 @@ __all__ = ["op_builders", "op_cases"]
 
 OURS, FORMULA, IN_PLACE = "pyface", "torch formula", "torch in place"
 SEPARABLE, TRANSPOSED = "torch separable", "torch transposed"
+PREALLOCATED = "torch preallocated"
+SEPARABLE_FRESH = "torch separable, fresh"  # torch's convolutions take no output
 LARGE: tuple[tuple[int, ...], ...] = ((4, 512, 32, 32), (1, 128, 256, 256), (1, 32, 1024, 1024))
 FILTERED: tuple[tuple[int, ...], ...] = ((1, 128, 256, 256), (1, 8, 1024, 1024))
 SIZES = {
     "bias_act": LARGE,
     "conv_epilogue": LARGE,
     "blur": FILTERED,
+    "bias_act preallocated": LARGE,
+    "conv_epilogue preallocated": LARGE,
+    "blur preallocated": FILTERED,
     "upsample 2": FILTERED,
     "downsample 2": FILTERED,
     "modulated_conv2d": ((4, 128, 64, 64),),
@@ -59,6 +67,9 @@ def op_builders() -> dict[str, Build]:
         "bias_act": _bias_act,
         "conv_epilogue": _conv_epilogue,
         "blur": _blur,
+        "bias_act preallocated": partial(_bias_act, preallocated=True),
+        "conv_epilogue preallocated": partial(_conv_epilogue, preallocated=True),
+        "blur preallocated": _blur_preallocated,
         "upsample 2": _upsample,
         "downsample 2": _downsample,
         "modulated_conv2d": _modulated,
@@ -97,16 +108,21 @@ def _leaky_in_place(x: Tensor) -> Tensor:
     return F.leaky_relu(x, SLOPE, inplace=True).mul_(GAIN).clamp_(-CLAMP, CLAMP)
 
 
-def _bias_act(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+def _bias_act(
+    size: tuple[int, ...], dtype: str, layout: str, device: str, preallocated: bool = False
+) -> Workload:
     x = _draw(*size, dtype=dtype, layout=layout, device=device)
     b = _draw(size[1], dtype=dtype, device=device, seed=1)
     b4 = b.view(1, -1, 1, 1)
+    out = torch.empty_like(x) if preallocated else None
+    variants = {OURS: Variant(lambda: ops.bias_act(x, b, act="lrelu", clamp=CLAMP, out=out))}
+    if out is None:
+        variants[FORMULA] = Variant(lambda: _leaky(x + b4))
+        variants[IN_PLACE] = Variant(lambda: _leaky_in_place(x + b4))
+    else:
+        variants[PREALLOCATED] = Variant(lambda: _leaky_in_place(torch.add(x, b4, out=out)))
     return Workload(
-        {
-            OURS: Variant(lambda: ops.bias_act(x, b, act="lrelu", clamp=CLAMP)),
-            FORMULA: Variant(lambda: _leaky(x + b4)),
-            IN_PLACE: Variant(lambda: _leaky_in_place(x + b4)),
-        },
+        variants,
         reference=lambda: _leaky(x.double() + b4.double()),
         bytes=_traffic(x, b, x),
         flops=5 * x.numel(),
@@ -114,7 +130,9 @@ def _bias_act(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Wo
     )
 
 
-def _conv_epilogue(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+def _conv_epilogue(
+    size: tuple[int, ...], dtype: str, layout: str, device: str, preallocated: bool = False
+) -> Workload:
     n, c, h, w = size
     x = _draw(*size, dtype=dtype, layout=layout, device=device)
     demod = _draw(n, c, dtype="float32", device=device, seed=1).abs()
@@ -122,12 +140,19 @@ def _conv_epilogue(size: tuple[int, ...], dtype: str, layout: str, device: str) 
     b = _draw(c, dtype="float32", device=device, seed=3)
     d4, b4 = demod.view(n, c, 1, 1).to(x.dtype), b.view(1, c, 1, 1).to(x.dtype)
     noise_x = noise.to(x.dtype)
+    out = torch.empty_like(x) if preallocated else None
+    variants = {
+        OURS: Variant(lambda: ops.conv_epilogue(x, demod, noise, b, act="lrelu", clamp=CLAMP, out=out))
+    }
+    if out is None:
+        variants[FORMULA] = Variant(lambda: _leaky(x * d4 + noise_x + b4))
+        variants[IN_PLACE] = Variant(lambda: _leaky_in_place((x * d4).add_(noise_x).add_(b4)))
+    else:
+        variants[PREALLOCATED] = Variant(
+            lambda: _leaky_in_place(torch.mul(x, d4, out=out).add_(noise_x).add_(b4))
+        )
     return Workload(
-        {
-            OURS: Variant(lambda: ops.conv_epilogue(x, demod, noise, b, act="lrelu", clamp=CLAMP)),
-            FORMULA: Variant(lambda: _leaky(x * d4 + noise_x + b4)),
-            IN_PLACE: Variant(lambda: _leaky_in_place((x * d4).add_(noise_x).add_(b4))),
-        },
+        variants,
         reference=lambda: _leaky(
             x.double() * demod.double().view(n, c, 1, 1) + noise.double() + b.double().view(1, c, 1, 1)
         ),
@@ -212,6 +237,37 @@ def _blur(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Worklo
         {SEPARABLE: lambda x: _filter_separable(x, 1, 2, 1)},
         multiplies=8,
     )  # fmt: skip
+
+
+def _blur_preallocated(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
+    """The same with every tensor there already: torch adds up shifted images, one axis after the other."""
+    n, c, h, w = size
+    work = _blur(size, dtype, layout, device)
+    x = _draw(*size, dtype=dtype, layout=layout, device=device)
+    f = ops.setup_filter(TAPS, device=device)
+    taps = _taps(x.float()).tolist()
+    tall, wide = (
+        torch.empty(shape, dtype=x.dtype, device=device, memory_format=LAYOUTS[layout]).zero_()
+        for shape in ((n, c, h + 3, w), (n, c, h, w + 3))
+    )
+    out = torch.empty_like(x)
+
+    def shifted() -> Tensor:
+        tall[:, :, 2 : h + 2].copy_(x)
+        middle = torch.mul(tall[:, :, :h], taps[0], out=wide[..., 2 : w + 2])
+        for i in range(1, 4):
+            middle.add_(tall[:, :, i : i + h], alpha=taps[i])
+        torch.mul(wide[..., :w], taps[0], out=out)
+        for i in range(1, 4):
+            out.add_(wide[..., i : i + w], alpha=taps[i])
+        return out
+
+    variants = {
+        OURS: Variant(lambda: ops.upfirdn2d(x, f, padding=(2, 1, 2, 1), out=out)),
+        PREALLOCATED: Variant(shifted),
+        SEPARABLE_FRESH: work.variants[SEPARABLE],
+    }
+    return replace(work, variants=variants)
 
 
 def _upsample(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
