@@ -18,6 +18,7 @@ __all__ = ["atomic_write", "make_folder", "only_writer", "remove_leftovers", "wr
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
     errno.EDQUOT: "the disk quota is used up; free some space or choose another disk",
+    errno.EFBIG: "the file would be larger than this process or file system allows; raise ulimit -f",
     errno.EACCES: "no permission to write there; choose another folder or change its permissions",
     errno.EPERM: "no permission to write there; choose another folder or change its permissions",
     errno.EROFS: "the file system is read-only; choose another folder",
