@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from pyface.errors import DataError, ValueRangeError
 
@@ -87,7 +89,7 @@ def procedural(
     people = range(first_identity, first_identity + identities)
     changes = dict(_override(text) for text in overrides)
     faces = ProceduralFaces(people, samples, size, spectra, seed, also, **changes)
-    with tqdm(total=len(faces), unit="img", disable=quiet, file=sys.stderr) as bar:
+    with tqdm(total=len(faces), unit="img", disable=quiet, file=sys.stderr, delay=0.5) as bar:
         try:
             write_faces(faces, out, workers=workers, command=_command_line(), progress=bar.update)
         except KeyboardInterrupt:
@@ -113,15 +115,49 @@ def _command_line() -> str:
     "--spectrum", type=click.Choice(["vis", "nir"]), default=None, help="By default vis where it is there."
 )
 @click.option("--start", type=click.IntRange(0), default=0, show_default=True, help="First picture.")
-def sheet(source: Path, out: Path, count: int, columns: int | None, spectrum: str | None, start: int) -> None:
-    """Show the first pictures of the dataset SOURCE (folder or .zip) in one image OUT."""
+@click.option(
+    "--also",
+    default="",
+    callback=_words,
+    help="Rows below that show the first row's pictures as any of vis, nir, segmentation, depth, landmarks.",
+)
+def sheet(
+    source: Path,
+    out: Path,
+    count: int,
+    columns: int | None,
+    spectrum: str | None,
+    start: int,
+    also: tuple[str, ...],
+) -> None:
+    """Show the first pictures of the dataset SOURCE (folder or .zip) in one image OUT.
+
+    docs/faces-sheet.png is made by
+
+    \b
+    pyface data procedural faces --first-identity 8 --identities 24 --samples 1 --size 144 --seed 12 \
+      --also segmentation,depth
+    pyface data sheet faces docs/faces-sheet.png --columns 8 --also nir,segmentation,depth,landmarks
+    """
     from pyface.data.folder import ImageFolder
+    from pyface.data.label_pictures import LABEL_PICTURES, label_picture
     from pyface.io.images import contact_sheet
+
+    if set(also) - set(LABEL_PICTURES):
+        raise ValueRangeError(f"--also takes any of {', '.join(LABEL_PICTURES)}; got {','.join(also)!r}.")
 
     folder = ImageFolder(source)
     spectrum = spectrum or folder.spectra[0]
     if start >= len(folder):
         raise DataError(f"{source} has {len(folder)} pictures; --start must be less")
     stop = min(start + count, len(folder))
-    contact_sheet(list(folder.images(range(start, stop), spectrum)), columns=columns, path=out)
+    tiles = list(folder.images(range(start, stop), spectrum))
+    if also:
+        columns = columns or math.ceil(math.sqrt(len(tiles)))
+        white = np.full_like(tiles[0], 255)
+        tiles += [white] * (-len(tiles) % columns)
+        first = [folder[i] for i in range(start, min(start + columns, stop))]
+        for kind in also:
+            tiles += [label_picture(sample, kind) for sample in first] + [white] * (columns - len(first))
+    contact_sheet(tiles, columns=columns, path=out)
     click.echo(f"{stop - start} pictures in {out}")

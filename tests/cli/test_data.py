@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from pyface import cli
 from pyface.data import CONDITIONS, ImageFolder, ProceduralFaces, writing
 from pyface.data.tree import DEPTH_LEVELS
-from pyface.errors import DataError
+from pyface.errors import DataError, ValueRangeError
 from pyface.io.images import read_image
 
 SMALL = ["--identities", "3", "--samples", "2", "--size", "32", "--quiet", "--seed", "5"]
@@ -163,14 +164,20 @@ def test_bad_numbers(tmp_path, change, words):
         (["--set", "yaw=5"], "yaw must be"),
     ],
 )
-def test_bad_words_are_one_line(tmp_path, change, words):
-    command = [sys.executable, "-m", "pyface", "data", "procedural", str(tmp_path / "out"), *change]
+def test_bad_words(tmp_path, change, words):
+    result = run("procedural", tmp_path / "out", *change)
+    assert isinstance(result.exception, ValueRangeError)
+    assert words in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_one_line(tree):
+    command = [sys.executable, "-m", "pyface", "data", "procedural", str(tree), *SMALL, "--size", "48"]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.startswith("pyface: ")
-    assert words in ended.stderr
+    assert "size was 32, now 48" in ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_unwritable_folder_and_full_disk(tmp_path, monkeypatch):
@@ -186,6 +193,37 @@ def test_unwritable_folder_and_full_disk(tmp_path, monkeypatch):
     result = run("procedural", tmp_path / "out", *SMALL)
     assert "disk is full" in str(result.exception)
     assert set(contents(tmp_path / "out")) == {"card.json"}
+
+
+def test_a_file_limit_is_met_with_one_line(tmp_path):
+    numbers = ["--identities", "2", "--samples", "1", "--size", "128", "--quiet"]
+    command = [sys.executable, "-m", "pyface", "data", "procedural", str(tmp_path / "out"), *numbers]
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, preexec_fn=limit)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "larger than this process" in ended.stderr
+    assert not list((tmp_path / "out").rglob(".*"))
+    assert not (tmp_path / "out" / "labels.jsonl").exists()
+
+
+def test_an_interrupt_is_one_line(tmp_path):
+    out = tmp_path / "faces"
+    numbers = ["--identities", "200", "--samples", "8", "--size", "32", "--spectra", "vis", "--quiet"]
+    command = [sys.executable, "-m", "pyface", "data", "procedural", str(out), *numbers]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while time.time() < deadline and not list(out.glob("VIS/[0-9]*.png")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    words = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "the same command continues" in words
+    assert "Traceback" not in words
+    assert not list(out.rglob(".*"))
 
 
 def test_set_fixes_parameters(tmp_path):
@@ -205,5 +243,14 @@ def test_sheet(tree, tmp_path):
     assert read_image(tmp_path / "sheet.png").shape == (2 + 2 * 34, 2 + 2 * 34, 3)
     assert run("sheet", tree, tmp_path / "nir.png", "--spectrum", "nir", "--columns", 6).exit_code == 0
     assert read_image(tmp_path / "nir.png").shape == (2 + 34, 2 + 6 * 34, 3)
+    rows = ("--columns", 4, "--also", "nir,segmentation,depth,landmarks")
+    assert run("sheet", tree, tmp_path / "rows.png", *rows).exit_code == 0
+    picture = read_image(tmp_path / "rows.png")
+    assert picture.shape == (2 + 6 * 34, 2 + 4 * 34, 3)
+    folder = ImageFolder(tree)
+    np.testing.assert_array_equal(picture[2 + 2 * 34 : 2 + 2 * 34 + 32, 2:34, 0], folder[0].nir)
+    assert (picture[2 + 34 : 2 + 2 * 34, 2 + 2 * 34 :] == 255).all()  # six pictures fill a row and a half
+    refused = run("sheet", tree, tmp_path / "x.png", "--also", "smell")
+    assert "landmarks" in str(refused.exception)
     assert "has 6 pictures" in str(run("sheet", tree, tmp_path / "x.png", "--start", 6).exception)
     assert isinstance(run("sheet", tmp_path / "none", tmp_path / "x.png").exception, DataError)
