@@ -255,7 +255,7 @@ PYFACE_FN F hair_distance(const Scene& s, const V3<F>& p, F skull) {
   F grow = ramp(h, -0.02f, edge);
   F top = ramp(p.y, 0.5f, 1.25f) * ramp(p.z, -0.6f, 0.3f);
   F thick = s.hair_thick * (0.85f + 0.5f * top) * grow - 0.035f * ramp(h, 0.05f, -0.03f);
-  F d = skull - thick;
+  F d = vmax(skull - thick, -0.2f * (h + 0.06f));  // no hair inside the face, where the eyes look in
   if (s.hair_long) {
     F ax = vabs(p.x);
     F wave = s.curl * 0.045f * vsin1(p.y * 1.7f + 0.4f * p.x + s.part);
