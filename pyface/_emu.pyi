@@ -88,5 +88,17 @@ def conv_epilogue(
     clamp: float,
     where: int,
 ) -> None: ...
+def face_render(
+    params: int,
+    vis: int,
+    nir: int,
+    segmentation: int,
+    depth: int,
+    landmarks: int,
+    n: int,
+    size: int,
+    where: int,
+) -> None: ...
+def face_parameters() -> list[tuple[str, float, float, float, str]]: ...
 def conformance(primitive: int, input: int, output: int, where: int) -> None: ...
 def conformance_bytes(primitive: int) -> tuple[int, int]: ...

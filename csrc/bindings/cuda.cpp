@@ -3,12 +3,14 @@
 #include <string>
 
 #include "bindings/bind_conformance.h"
+#include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
 #include "cuda/device.h"
 
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of pyface.";
   pyface::bind_ops(m, PYFACE_LAUNCHERS(cuda));
+  pyface::bind_face_render(m, &pyface::launch_face_render_cuda);
   pyface::bind_conformance(m, &pyface::launch_conformance_cuda);
   m.def(
       "device_count",

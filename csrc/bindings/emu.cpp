@@ -1,10 +1,12 @@
 // pyface._emu: the CUDA kernel bodies executed on the CPU, for tests. `where` is the schedule of the emulated
 // threads: 0 forward, 1 reverse, 2 random.
 #include "bindings/bind_conformance.h"
+#include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
 
 PYBIND11_MODULE(_emu, m) {
   m.doc() = "CUDA kernels of pyface executed on the CPU.";
   pyface::bind_ops(m, PYFACE_LAUNCHERS(emu));
+  pyface::bind_face_render(m, &pyface::launch_face_render_emu);
   pyface::bind_conformance(m, &pyface::launch_conformance_emu);
 }

@@ -3,6 +3,7 @@
 #include "pyface/face_render.h"
 
 #include <cstdlib>
+#include <cstring>
 
 #include "cpu/parallel.h"
 #include "kernels/face_pixel.cuh"
@@ -24,6 +25,12 @@ struct Edges {
 inline Packet centre(const int* index, float scale, float offset) {
   Packet r;
   for (int i = 0; i < kWidth; ++i) r[i] = (static_cast<float>(index[i]) + 0.5f) * scale + offset;
+  return r;
+}
+
+inline Packet packet(const float* lane) {
+  Packet r;
+  std::memcpy(&r, lane, sizeof r);
   return r;
 }
 
@@ -115,15 +122,17 @@ void second_pass(const FaceRenderParams& p, const Scene& scene, int64_t image, i
 }
 
 void find_landmarks(const Scene& scene, int size, float* out) {
-  P3 from[kFaceLandmarks + kWidth], dir[kFaceLandmarks + kWidth];
+  P3 from[kFaceLandmarks] = {}, dir[kFaceLandmarks] = {};
   for (int i = 0; i < kFaceLandmarks; ++i) landmark_ray(scene, i, from[i], dir[i]);
   for (int i = 0; i < kFaceLandmarks; i += kWidth) {
-    V3<Packet> p{}, d{};
+    float lane[6][kWidth];
     for (int j = 0; j < kWidth; ++j) {
       int k = i + j < kFaceLandmarks ? i + j : kFaceLandmarks - 1;
-      p.x[j] = from[k].x, p.y[j] = from[k].y, p.z[j] = from[k].z;
-      d.x[j] = dir[k].x, d.y[j] = dir[k].y, d.z[j] = dir[k].z;
+      lane[0][j] = from[k].x, lane[1][j] = from[k].y, lane[2][j] = from[k].z;
+      lane[3][j] = dir[k].x, lane[4][j] = dir[k].y, lane[5][j] = dir[k].z;
     }
+    V3<Packet> p = {packet(lane[0]), packet(lane[1]), packet(lane[2])};
+    V3<Packet> d = {packet(lane[3]), packet(lane[4]), packet(lane[5])};
     landmark_walk(scene, p, d);
     for (int j = 0; j < kWidth && i + j < kFaceLandmarks; ++j)
       project(scene, {p.x[j], p.y[j], p.z[j]}, size, out + 2 * (i + j));

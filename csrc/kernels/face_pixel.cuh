@@ -8,13 +8,12 @@ namespace PYFACE_FACE_NS {
 // offsets.
 constexpr int kEdgeLight = 20;
 #ifdef __CUDACC__
-__device__
+#define PYFACE_FACE_TABLE static __device__ const
+#else
+#define PYFACE_FACE_TABLE static const
 #endif
-    static const float kSubX[4] = {-0.375f, 0.125f, 0.375f, -0.125f};
-#ifdef __CUDACC__
-__device__
-#endif
-    static const float kSubY[4] = {-0.125f, -0.375f, 0.125f, 0.375f};
+PYFACE_FACE_TABLE float kSubX[4] = {-0.375f, 0.125f, 0.375f, -0.125f};
+PYFACE_FACE_TABLE float kSubY[4] = {-0.125f, -0.375f, 0.125f, 0.375f};
 
 template <class F>
 struct Sample {
@@ -48,6 +47,7 @@ PYFACE_FN auto trace(const Scene& s, const Ray<F>& r, F& t) {
   t = splat<F>(s.camera_z - 1.75f);
   float far = s.camera_z + 1.7f;
   auto active = t < far;
+  PYFACE_FACE_ROLLED
   for (int i = 0; i < 72; ++i) {
     V3<F> p = r.origin + r.dir * t;
     F d;
@@ -61,21 +61,28 @@ PYFACE_FN auto trace(const Scene& s, const Ray<F>& r, F& t) {
 
 template <class F>
 PYFACE_FN V3<F> surface_normal(const Scene& s, const V3<F>& p) {
+  // the corners of a tetrahedron; in a loop, so that a GPU holds one copy of the scene
   const float e = 0.0065f;
-  F a, b, c, d;
-  distance(s, V3<F>{p.x + e, p.y - e, p.z - e}, a, true);
-  distance(s, V3<F>{p.x - e, p.y - e, p.z + e}, b, true);
-  distance(s, V3<F>{p.x - e, p.y + e, p.z - e}, c, true);
-  distance(s, V3<F>{p.x + e, p.y + e, p.z + e}, d, true);
-  return normalize(V3<F>{a - b - c + d, -a - b + c + d, -a + b - c + d});
+  V3<F> n = {};
+  PYFACE_FACE_ROLLED
+  for (int i = 0; i < 4; ++i) {
+    float x = i == 0 || i == 3 ? 1.f : -1.f, y = i < 2 ? -1.f : 1.f, z = i & 1 ? 1.f : -1.f;
+    F d;
+    distance(s, V3<F>{p.x + e * x, p.y + e * y, p.z + e * z}, d, true);
+    n = {n.x + d * x, n.y + d * y, n.z + d * z};
+  }
+  return normalize(n);
 }
 
 template <class F>
 PYFACE_FN F occlusion(const Scene& s, const V3<F>& p, const V3<F>& n) {
-  F a, b;
-  distance(s, p + n * splat<F>(0.06f), a, false);
-  distance(s, p + n * splat<F>(0.20f), b, false);
-  F o = 3.2f * vmax(0.052f - a, 0.f) + 1.7f * vmax(0.17f - b, 0.f);
+  F o = F{};
+  PYFACE_FACE_ROLLED
+  for (int i = 0; i < 2; ++i) {
+    F d;
+    distance(s, p + n * splat<F>(i ? 0.20f : 0.06f), d, false);
+    o = o + (i ? 1.7f * vmax(0.17f - d, 0.f) : 3.2f * vmax(0.052f - d, 0.f));
+  }
   return 1.f / (1.f + 2.2f * o);
 }
 
@@ -83,6 +90,7 @@ template <class F>
 PYFACE_FN F soft_shadow(const Scene& s, const V3<F>& p, const P3& l) {
   F lit = splat<F>(1.f), t = splat<F>(0.05f);
   V3<F> dir = splat3<F>(l);
+  PYFACE_FACE_ROLLED
   for (int i = 0; i < 9; ++i) {
     F d;
     distance(s, p + dir * t, d, false);
@@ -326,24 +334,24 @@ PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
     y = lerp(s.ey + 0.02f, s.nose_y, t);
   } else if (i < 36) {
     float w = 0.130f * s.nose_w;
-    const float k[5] = {-1.f, -0.5f, 0.f, 0.5f, 1.f};
-    const float dy[5] = {-0.055f, -0.080f, -0.092f, -0.080f, -0.055f};
+    static constexpr float k[5] = {-1.f, -0.5f, 0.f, 0.5f, 1.f};
+    static constexpr float dy[5] = {-0.055f, -0.080f, -0.092f, -0.080f, -0.055f};
     x = k[i - 31] * w;
     y = s.nose_y + dy[i - 31];
   } else if (i < 48) {
     int j = (i - 36) % 6;
     bool left = i < 42;
     // clockwise from the outer corner on the left eye, from the inner corner on the right
-    const float u_left[6] = {1.f, 0.34f, -0.34f, -1.f, -0.34f, 0.34f};
-    const float u_right[6] = {-1.f, -0.34f, 0.34f, 1.f, 0.34f, -0.34f};
+    static constexpr float u_left[6] = {1.f, 0.34f, -0.34f, -1.f, -0.34f, 0.34f};
+    static constexpr float u_right[6] = {-1.f, -0.34f, 0.34f, 1.f, 0.34f, -0.34f};
     float u = left ? u_left[j] : u_right[j];
     y = j == 0 || j == 3 ? s.ey + s.etilt * u : j < 3 ? lid_upper(s, u) : lid_lower(s, u);
     x = s.ex + u * s.ew;
     if (left) x = -x;
   } else if (i < 68) {
-    const float u_outer[12] = {-1.f, -0.62f, -0.27f, 0.f, 0.27f,  0.62f,
-                               1.f,  0.62f,  0.27f,  0.f, -0.27f, -0.62f};
-    const float u_inner[8] = {-0.90f, -0.40f, 0.f, 0.40f, 0.90f, 0.40f, 0.f, -0.40f};
+    static constexpr float u_outer[12] = {-1.f, -0.62f, -0.27f, 0.f, 0.27f,  0.62f,
+                                          1.f,  0.62f,  0.27f,  0.f, -0.27f, -0.62f};
+    static constexpr float u_inner[8] = {-0.90f, -0.40f, 0.f, 0.40f, 0.90f, 0.40f, 0.f, -0.40f};
     bool outer = i < 60;
     int j = outer ? i - 48 : i - 60;
     float u = outer ? u_outer[j] : u_inner[j], au = vabs(u);

@@ -185,11 +185,11 @@ PYFACE_FN void setup_glasses(const float* p, Scene& s) {
                  {temple_x, s.gy + 0.07f, -0.05f}, s.gr * 0.9f);
   s.glass_bridge =
       rod({0.f, s.gy + 0.065f, s.gz + 0.012f}, {s.gx - s.gw * 0.96f, s.gy + 0.05f, s.gz}, s.gr * 0.9f);
-  const P3 tones[5] = {{0.012f, 0.012f, 0.014f},
-                       {0.03f, 0.02f, 0.015f},
-                       {0.12f, 0.055f, 0.02f},
-                       {0.14f, 0.02f, 0.02f},
-                       {0.50f, 0.46f, 0.38f}};
+  static constexpr P3 tones[5] = {{0.012f, 0.012f, 0.014f},
+                                  {0.03f, 0.02f, 0.015f},
+                                  {0.12f, 0.055f, 0.02f},
+                                  {0.14f, 0.02f, 0.02f},
+                                  {0.50f, 0.46f, 0.38f}};
   s.glass_colour = palette(tones, 5, PYFACE_P(glasses_tone));
   s.glass_gloss = PYFACE_P(glasses_tone) > 0.8f ? 0.8f : 0.35f;
 }
@@ -204,11 +204,11 @@ PYFACE_FN void setup_colours(const float* p, Scene& s) {
   s.grey = PYFACE_P(hair_grey);
   s.lipstick = PYFACE_P(lipstick);
   s.seed = static_cast<int>(PYFACE_P(texture_seed)) * 7919 + 17;
-  const P3 skins[5] = {{0.80f, 0.545f, 0.430f},
-                       {0.640f, 0.375f, 0.255f},
-                       {0.435f, 0.222f, 0.130f},
-                       {0.225f, 0.105f, 0.060f},
-                       {0.088f, 0.042f, 0.027f}};
+  static constexpr P3 skins[5] = {{0.80f, 0.545f, 0.430f},
+                                  {0.640f, 0.375f, 0.255f},
+                                  {0.435f, 0.222f, 0.130f},
+                                  {0.225f, 0.105f, 0.060f},
+                                  {0.088f, 0.042f, 0.027f}};
   s.skin = palette(skins, 5, s.melanin);
   s.skin = {s.skin.x, s.skin.y * (1.04f - 0.08f * s.blood), s.skin.z * (1.06f - 0.10f * s.blood)};
   s.skin_red = {s.skin.x * 1.03f, s.skin.y * 0.66f, s.skin.z * 0.62f};
@@ -216,19 +216,20 @@ PYFACE_FN void setup_colours(const float* p, Scene& s) {
   P3 rouge = lerp3({0.50f, 0.14f, 0.15f}, {0.42f, 0.012f, 0.025f}, PYFACE_P(lipstick_tone));
   rouge = lerp3(rouge, natural, 0.25f + 0.25f * s.melanin);
   s.lip = lerp3(lerp3(natural, s.skin, 0.25f * s.sex), rouge, s.lipstick * 0.85f);
-  const P3 hairs[5] = {{0.010f, 0.008f, 0.007f},
-                       {0.028f, 0.017f, 0.011f},
-                       {0.075f, 0.040f, 0.022f},
-                       {0.21f, 0.130f, 0.068f},
-                       {0.50f, 0.36f, 0.20f}};
+  static constexpr P3 hairs[5] = {{0.010f, 0.008f, 0.007f},
+                                  {0.028f, 0.017f, 0.011f},
+                                  {0.075f, 0.040f, 0.022f},
+                                  {0.21f, 0.130f, 0.068f},
+                                  {0.50f, 0.36f, 0.20f}};
   P3 h = palette(hairs, 5, PYFACE_P(hair_tone));
   h = lerp3(h, {0.22f + 0.3f * PYFACE_P(hair_tone) * h.x, 0.065f, 0.020f}, 0.75f * PYFACE_P(hair_red));
   P3 grey = {0.42f, 0.42f, 0.42f};
   s.hair = lerp3(h, grey, s.grey);
   P3 brow = lerp3(h, {0.035f, 0.020f, 0.012f}, 0.45f);
   s.brow_colour = lerp3(brow, {0.22f, 0.21f, 0.20f}, 0.6f * s.grey);
-  const P3 irises[6] = {{0.030f, 0.014f, 0.007f}, {0.075f, 0.032f, 0.012f}, {0.13f, 0.075f, 0.025f},
-                        {0.12f, 0.13f, 0.055f},   {0.10f, 0.18f, 0.26f},    {0.20f, 0.25f, 0.29f}};
+  static constexpr P3 irises[6] = {{0.030f, 0.014f, 0.007f}, {0.075f, 0.032f, 0.012f},
+                                   {0.13f, 0.075f, 0.025f},  {0.12f, 0.13f, 0.055f},
+                                   {0.10f, 0.18f, 0.26f},    {0.20f, 0.25f, 0.29f}};
   s.iris = palette(irises, 6, PYFACE_P(iris_tone));
   s.nir_skin = 0.62f - 0.16f * s.melanin;
   s.nir_hair = lerp(0.09f + 0.30f * PYFACE_P(hair_tone), 0.42f, s.grey);

@@ -5,11 +5,13 @@
 #include <cstdint>
 
 #ifdef __CUDACC__
-#define PYFACE_FN __host__ __device__ __forceinline__
-#define PYFACE_FN_SPLIT __host__ __device__ __noinline__
+#define PYFACE_FN __device__ __forceinline__
+#define PYFACE_FN_SPLIT PYFACE_FN  // a call would pass its results through the stack
+#define PYFACE_FACE_ROLLED _Pragma("unroll 1")
 #else
 #define PYFACE_FN static inline __attribute__((always_inline))
 #define PYFACE_FN_SPLIT static __attribute__((noinline))
+#define PYFACE_FACE_ROLLED
 #endif
 
 #ifdef PYFACE_ISA_NS
@@ -33,10 +35,29 @@ struct Lanes<float> {
   static constexpr int kWidth = 1;
 };
 
+#ifdef __CUDACC__
+PYFACE_FN float vmin(float a, float b) { return fminf(a, b); }
+PYFACE_FN float vmax(float a, float b) { return fmaxf(a, b); }
+PYFACE_FN float vabs(float a) { return fabsf(a); }
+PYFACE_FN float vsqrt(float a) { return sqrtf(a); }
+PYFACE_FN int as_int(float a) { return __float_as_int(a); }
+PYFACE_FN float as_float(int a) { return __int_as_float(a); }
+#else
 PYFACE_FN float vmin(float a, float b) { return a < b ? a : b; }
 PYFACE_FN float vmax(float a, float b) { return a > b ? a : b; }
 PYFACE_FN float vabs(float a) { return a < 0.f ? -a : a; }
 PYFACE_FN float vsqrt(float a) { return __builtin_sqrtf(a); }
+PYFACE_FN int as_int(float a) {
+  int i;
+  __builtin_memcpy(&i, &a, 4);
+  return i;
+}
+PYFACE_FN float as_float(int a) {
+  float f;
+  __builtin_memcpy(&f, &a, 4);
+  return f;
+}
+#endif
 PYFACE_FN float sel(bool m, float a, float b) { return m ? a : b; }
 PYFACE_FN int sel(bool m, int a, int b) { return m ? a : b; }
 PYFACE_FN bool any(bool m) { return m; }
@@ -48,16 +69,6 @@ PYFACE_FN int multiply(int a, int b) {
 }
 PYFACE_FN int add(int a, int b) {
   return static_cast<int>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
-}
-PYFACE_FN int as_int(float a) {
-  int i;
-  __builtin_memcpy(&i, &a, 4);
-  return i;
-}
-PYFACE_FN float as_float(int a) {
-  float f;
-  __builtin_memcpy(&f, &a, 4);
-  return f;
 }
 
 #ifdef PYFACE_ISA_NS

@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = Path(__file__).with_name("register_budget.json")
-OPS = ("bias_act", "conformance", "modulated_conv2d", "upfirdn2d")
+OPS = ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d")
 ARCHITECTURES = os.environ.get("PYFACE_SASS_ARCHS", "80,90a,120").split(",")
 USAGE = re.compile(
     r"Function properties for (?P<name>\S+)\n"
