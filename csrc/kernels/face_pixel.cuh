@@ -325,7 +325,7 @@ PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
   float x = 0.f, y = 0.f;
   if (i < 27) {
     int j = i - 17;
-    float b = static_cast<float>(j < 5 ? 4 - j : j - 5) * 0.25f;
+    float b = 0.01f + static_cast<float>(j < 5 ? 4 - j : j - 5) * 0.235f;  // the tail ends in single hairs
     x = s.bx0 + b * (s.bx1 - s.bx0);
     y = brow_line(s, b) + 0.3f * brow_half_height(s, b);
     if (j < 5) x = -x;
@@ -376,6 +376,7 @@ PYFACE_FN void landmark_ray(const Scene& s, int i, P3& from, P3& dir) {
 // Walks to the surface: along `dir` from outside, against it from inside.
 template <class F>
 PYFACE_FN void landmark_walk(const Scene& s, V3<F>& p, const V3<F>& dir) {
+  PYFACE_FACE_ROLLED
   for (int i = 0; i < 48; ++i) {
     F skull;
     F d = skin_distance(s, p, skull, false);
