@@ -135,7 +135,7 @@ def sheet(
     docs/faces-sheet.png is made by
 
     \b
-    pyface data procedural faces --first-identity 8 --identities 24 --samples 1 --size 144 --seed 12 \
+    pyface data procedural faces --first-identity 8 --identities 24 --samples 1 --size 144 --seed 12 \\
       --also segmentation,depth
     pyface data sheet faces docs/faces-sheet.png --columns 8 --also nir,segmentation,depth,landmarks
     """
