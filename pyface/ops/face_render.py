@@ -142,8 +142,8 @@ def face_render(
     torch.Size([1, 32, 32, 3])
     """
     _check_call(size, outputs)
-    _check_parameters(params)
     found = _renderer(params, backend)
+    _check_parameters(params)
     params = params.detach().contiguous()
     made: dict[str, Tensor] = {}
     for name in outputs:
