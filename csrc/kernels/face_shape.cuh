@@ -156,7 +156,8 @@ PYFACE_FN F beard_area(const Scene& s, F ax, F y, F z) {
   F u = ax * (1.f / s.mw);
   F ou = lip_outer_upper(s, u), ol = lip_outer_lower(s, u);
   F above = y - ou;
-  F lip = ramp(above, -0.002f, 0.02f) * ramp(y - s.nose_y, -0.075f, -0.125f) * inside(u - 1.10f, 0.14f);
+  F lip = ramp(above, -0.002f, 0.02f) * ramp(y - s.nose_y + 0.07f * u * u, -0.075f, -0.125f) *
+          inside(u - 1.06f, 0.26f);
   F off_lips = vmax(ramp(above, -0.004f, 0.016f), ramp(ol - y, -0.004f, 0.020f));
   off_lips = vmax(off_lips, ramp(u, 1.02f, 1.12f));
   F soul = 1.f - 0.75f * ramp(u, 0.16f, 0.34f) * inside(u - 0.85f, 0.2f) * ramp(y - ol, -0.10f, -0.03f);
