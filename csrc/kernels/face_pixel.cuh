@@ -260,7 +260,7 @@ PYFACE_FN_SPLIT void render_sample(const Scene& s, const F& x, const F& y, Sampl
     if (any((teeth | glasses) & hit)) {
       F gap = bell(sq((vabs(vsin1(p.x * 8.5f)) - 0.f) * 9.f)) * 0.35f;
       F deep = 1.f - 0.5f * ramp(vabs(p.x), 0.06f, 0.20f);
-      Surface<F> b = {splat3<F>({0.66f, 0.61f, 0.52f}) * ((1.f - gap) * deep),
+      Surface<F> b = {splat3<F>({0.74f, 0.69f, 0.60f}) * ((1.f - gap) * deep),
                       splat<F>(0.25f),
                       splat<F>(40.f),
                       splat<F>(0.55f) * deep,
@@ -277,8 +277,10 @@ PYFACE_FN_SPLIT void render_sample(const Scene& s, const F& x, const F& y, Sampl
     }
     F ao = occlusion(s, p, n);
     F shadow = splat<F>(1.f);
+    ao = sel(teeth, vmax(ao, 0.75f), ao);  // enamel is translucent
     auto lit = hit & (dotc(n, s.key) > -0.4f);
     if (any(lit)) shadow = soft_shadow(s, p + n * splat<F>(0.012f), s.key);
+    shadow = sel(teeth, vmax(shadow, 0.6f), shadow);
     V3<F> c = light_surface(s, p, n, v, a, ao, shadow, hair, shift) * s.exposure;
     out.vis = sel3(hit, c, out.vis);
     F nv = clamp01(dot(n, v));
@@ -287,7 +289,7 @@ PYFACE_FN_SPLIT void render_sample(const Scene& s, const F& x, const F& y, Sampl
     F vignette = 1.f - 0.22f * (x * x + y * y) * 0.5f;
     F nir = a.nir * (s.nir_strength * (0.25f + 0.75f * nv) * near * near * vignette * (0.5f + 0.5f * ao) +
                      s.nir_ambient * 0.4f * ao) +
-            s.nir_strength * (a.spec * 0.8f) * lobe(nv, a.power * 1.3f) * near;
+            s.nir_strength * (a.spec * 0.8f) * lobe(nv, a.power * a.power * 0.09f) * near;
     out.nir = sel(hit, nir, out.nir);
     out.label = sel(hit, a.label, out.label);
     out.depth = sel(hit, t / r.slope, out.depth);

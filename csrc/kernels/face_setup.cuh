@@ -32,7 +32,7 @@ PYFACE_FN void setup_head(const float* p, Scene& s) {
   float ck = 0.05f * PYFACE_P(au6) + 0.035f * PYFACE_P(au12), age = PYFACE_P(age);
   float fh = 0.06f * PYFACE_P(forehead_height);
   s.jaw_drop = jd;
-  s.skull = ball(0.f, 0.34f + fh * 0.5f, -0.14f, 0.775f * hw, 0.93f + fh, 0.92f);
+  s.skull = ball(0.f, 0.34f + fh * 0.5f, -0.14f, 0.775f * hw, 0.875f + fh, 0.92f);
   s.face = ball(0.f, -0.20f * len - 0.5f * jd, 0.10f, 0.655f * hw, 0.84f * len + 0.5f * jd, 0.71f);
   s.cheek = ball(0.435f * hw, -0.12f + 0.05f * PYFACE_P(cheek_height) + ck, 0.36f,
                  0.235f * (1.f + 0.10f * PYFACE_P(cheek_size)), 0.20f,
@@ -92,7 +92,7 @@ PYFACE_FN void setup_eyes(const float* p, Scene& s) {
   float lift =
       0.028f * PYFACE_P(au5) + 0.010f * up - 0.022f * down - 0.012f * PYFACE_P(au9) - 0.008f * PYFACE_P(au4);
   float low = 0.046f * open * (1.f - 0.34f * squint) - 0.008f * PYFACE_P(au9);
-  s.eup = lerp(0.072f * open * (1.f - 0.12f * squint) + lift, -0.028f, closed);
+  s.eup = lerp(0.066f * open * (1.f - 0.12f * squint) + lift, -0.028f, closed);
   s.elow = lerp(low, 0.030f, closed);
   s.socket = ball(s.ex - 0.015f, s.ey + 0.06f, 0.93f, 0.235f, 0.155f,
                   0.205f + 0.03f * PYFACE_P(eye_depth) + 0.02f * (PYFACE_P(sex) - 0.5f));
@@ -142,7 +142,7 @@ PYFACE_FN void setup_hair(const float* p, Scene& s) {
   s.hair_solid = len > 0.06f && PYFACE_P(baldness) < 0.97f;
   s.hair_long = len > 0.42f;
   s.hair_alpha = vmin(1.f, 0.45f + 8.f * len);
-  s.hair_y = 0.845f + 0.075f * PYFACE_P(hairline) + 0.03f * PYFACE_P(forehead_height);
+  s.hair_y = 0.765f + 0.075f * PYFACE_P(hairline) + 0.03f * PYFACE_P(forehead_height);
   s.recede = PYFACE_P(hair_recession);
   s.fringe = PYFACE_P(fringe);
   s.part = 0.34f * PYFACE_P(hair_part);
@@ -151,7 +151,7 @@ PYFACE_FN void setup_hair(const float* p, Scene& s) {
   s.bald_y = lerp(1.35f, 0.42f, PYFACE_P(baldness));
   float grow = vmin(len * 3.f, 1.f);
   s.hair_thick = grow * (0.045f + 0.13f * vol + 0.05f * s.curl * vol + 0.03f * s.fringe) + 0.012f;
-  s.hair_amp = 0.010f + 0.022f * grow + 0.05f * s.curl * grow;
+  s.hair_amp = 0.006f + 0.012f * grow + 0.060f * s.curl * grow;
   float l = vmax((len - 0.42f) * (1.f / 0.58f), 0.f), open = PYFACE_P(hair_tucked);
   s.hair_end = lerp(-0.55f, -2.0f, l);
   float mid = 0.5f * (0.55f + s.hair_end), half = 0.5f * (0.55f - s.hair_end);

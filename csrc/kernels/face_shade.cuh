@@ -72,8 +72,8 @@ PYFACE_FN void skin_tone(const Scene& s, const V3<F>& p, F ax, F upper, F lower,
   if (s.freckles > 0.02f) {
     F f = noise2(p.x * 34.f, y * 34.f, s.seed + 83), g = noise2(p.x * 61.f, y * 61.f, s.seed + 89);
     F where = bell(sq(ax * 1.7f) + sq((y + 0.15f) * 3.f)) * ramp(z, 0.3f, 0.5f);
-    a.albedo = tint(a.albedo, where * s.freckles * vmax(ramp(f, 0.66f, 0.80f), ramp(g, 0.72f, 0.84f)), 0.62f,
-                    0.46f, 0.38f);
+    a.albedo = tint(a.albedo, where * s.freckles * vmax(ramp(f, 0.66f, 0.80f), ramp(g, 0.72f, 0.84f)), 0.78f,
+                    0.64f, 0.56f);
   }
   if (s.age > 0.5f) {
     F f = noise3(p.x * 11.f, y * 11.f, z * 11.f, s.seed + 97);
@@ -96,8 +96,8 @@ PYFACE_FN void scalp_and_beard(const Scene& s, const V3<F>& p, F ax, Surface<F>&
   float beard_amount = vmax(vmax(s.beard, s.goatee), vmax(s.moustache, s.stubble));
   if (beard_amount > 0.02f) {
     F area = beard_area(s, ax, p.y, p.z);
-    F dense = clamp01(area * (1.35f - 0.25f * area)) * (0.55f + 0.55f * grain);
-    blend(a, lerp3(s.hair, s.brow_colour, 0.35f), splat<F>(s.nir_hair + 0.05f), clamp01(dense));
+    F dense = clamp01(area * (1.9f - 0.7f * area)) * (0.70f + 0.38f * grain);
+    blend(a, lerp3(s.hair, s.brow_colour, 0.6f) * 0.8f, splat<F>(s.nir_hair + 0.05f), clamp01(dense));
     if (s.stubble > 0.02f) {
       F cheek_line = s.my + 0.12f + 0.50f * ramp(ax, 0.34f, 0.70f);
       F u = ax * (1.f / s.mw);
@@ -191,18 +191,18 @@ PYFACE_FN void eye_surface(const Scene& s, const V3<F>& p, V3<F>& n, Surface<F>&
   F side = sel(p.x < 0.f, splat<F>(-1.f), splat<F>(1.f));
   float inv = 1.f / s.er;
   n = {(p.x - side * s.ex) * inv, (p.y - s.ey - 0.006f) * inv, (p.z - s.ez) * inv};
-  F dx = n.x - (s.gaze.x - 0.02f * side), dy = n.y - s.gaze.y, dz = n.z - s.gaze.z;
+  F dx = n.x - (s.gaze.x - 0.005f * side), dy = n.y - s.gaze.y, dz = n.z - s.gaze.z;
   F r = vsqrt(dx * dx + dy * dy + dz * dz) * s.er;
   F upper, lower;
   eye_opening(s, ax, p.y, upper, lower);
   F u = (ax - s.ex) * (1.f / s.ew);
   F pink = ramp(vabs(u), 0.55f, 1.05f);
-  a.albedo = {mix(splat<F>(0.74f), splat<F>(0.62f), pink), mix(splat<F>(0.70f), splat<F>(0.42f), pink),
-              mix(splat<F>(0.68f), splat<F>(0.38f), pink)};
+  a.albedo = {mix(splat<F>(0.66f), splat<F>(0.62f), pink), mix(splat<F>(0.63f), splat<F>(0.40f), pink),
+              mix(splat<F>(0.61f), splat<F>(0.36f), pink)};
   F angle = vatan2_turns(dy, dx);
   F rays = noise2(angle * 40.f, r * 20.f, s.seed + 111);
   F inner = ramp(r, 0.075f, 0.030f);
-  F iris = inside(r - 0.071f, 0.010f), limbus = bell(sq((r - 0.068f) * 70.f));
+  F iris = inside(r - 0.074f, 0.010f), limbus = bell(sq((r - 0.071f) * 70.f));
   F pupil = inside(r - 0.027f, 0.008f);
   P3 c = s.iris;
   F lit = (0.75f + 0.6f * rays) * (0.85f + 0.5f * inner) * (1.f - 0.55f * limbus);
@@ -236,14 +236,14 @@ template <class F>
 PYFACE_FN void hair_surface(const Scene& s, const V3<F>& p, Surface<F>& a, F& shift) {
   F across, along;
   strand_coordinates(s, p, across, along);
-  F fine = noise2(across * 190.f, along * 2.2f, s.seed + 131),
+  F fine = noise2(across * 230.f, along * 2.2f, s.seed + 131),
     lock = noise2(across * 48.f, along * 1.3f, s.seed + 137);
   F mixture = 0.55f * fine + 0.45f * lock;
   if (s.curl > 0.4f) {
     F c = noise3(p.x * 26.f, p.y * 26.f, p.z * 26.f, s.seed + 139);
     mixture = mix(mixture, c, splat<F>(vmin(1.f, (s.curl - 0.4f) * 2.f)));
   }
-  F tone = 0.55f + 0.90f * mixture;
+  F tone = 0.62f + 0.76f * mixture;
   a.albedo = splat3<F>(s.hair) * tone;
   if (s.grey > 0.02f && s.grey < 0.98f) {
     F streak = ramp(fine, 0.62f, 0.80f) * s.grey;

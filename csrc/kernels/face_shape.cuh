@@ -126,7 +126,7 @@ PYFACE_FN F folds(const Scene& s, F ax, F y, F z) {
   F nl = bell(sq((ax - fx) * 24.f)) * ramp(y - s.nose_y, 0.06f, -0.04f) * ramp(y - s.my, -0.14f, -0.02f);
   F r = depth * nl;
   // forehead lines: raised brows and age
-  float lines = 0.010f * vmin(1.f, s.au1 + s.au2) + 0.006f * s.age * s.age;
+  float lines = (0.002f + 0.006f * s.age) * vmin(1.f, s.au1 + s.au2) + 0.005f * s.age * s.age;
   F fy = (y - s.by) * 13.f + 0.5f * vsin1(ax * 0.9f + 0.1f);
   F wave = 0.5f + 0.5f * vsin1(fy);
   r = r + lines * wave * wave * ramp(y - s.by, 0.06f, 0.16f) * ramp(y - s.by, 0.50f, 0.34f) *
@@ -156,8 +156,8 @@ PYFACE_FN F beard_area(const Scene& s, F ax, F y, F z) {
   F u = ax * (1.f / s.mw);
   F ou = lip_outer_upper(s, u), ol = lip_outer_lower(s, u);
   F above = y - ou;
-  F lip = ramp(above, -0.002f, 0.02f) * ramp(y - s.nose_y + 0.07f * u * u, -0.075f, -0.125f) *
-          inside(u - 1.06f, 0.26f);
+  F lip = ramp(above, -0.002f, 0.02f) * ramp(y - s.nose_y + 0.09f * u * u, -0.070f, -0.125f) *
+          inside(u - 0.98f, 0.24f);
   F off_lips = vmax(ramp(above, -0.004f, 0.016f), ramp(ol - y, -0.004f, 0.020f));
   off_lips = vmax(off_lips, ramp(u, 1.02f, 1.12f));
   F soul = 1.f - 0.75f * ramp(u, 0.16f, 0.34f) * inside(u - 0.85f, 0.2f) * ramp(y - ol, -0.10f, -0.03f);
@@ -239,8 +239,8 @@ template <class F>
 PYFACE_FN F hair_relief(const Scene& s, const V3<F>& p) {
   F across, along;
   strand_coordinates(s, p, across, along);
-  F lock = noise2(across * 26.f, along * 1.1f, s.seed + 11);
-  F fine = noise2(across * 90.f, along * 1.6f, s.seed + 23);
+  F lock = noise2(across * 34.f, along * 0.7f, s.seed + 11);
+  F fine = noise2(across * 120.f, along * 1.2f, s.seed + 23);
   F r = (lock - 0.5f) * 1.25f + (fine - 0.5f) * 0.5f;
   if (s.curl > 0.3f) {
     F c = noise3(p.x * 9.f, p.y * 9.f, p.z * 9.f, s.seed + 37) - 0.5f +
