@@ -56,7 +56,7 @@ LARGEST_FILE = 8_000_000
 RECIPE = StyleGAN2Recipe(
     resolution=(SIZE, SIZE),
     kimg=10_000,
-    batch=16,
+    batch=8,
     gamma=1.0,
     lr_generator=0.0025,
     lr_discriminator=0.002,
@@ -228,7 +228,12 @@ def in_float32(generator: Any) -> StyleGAN2Generator:
 
 
 def finish(
-    work: Path, data: TrainingSet, held_out: TrainingSet, judge: ConditionClassifier, command: str
+    work: Path,
+    data: TrainingSet,
+    held_out: TrainingSet,
+    judge: ConditionClassifier,
+    command: str,
+    remark: str,
 ) -> None:
     """Write the shipped files, the sheets and the card from the last resume file."""
     states = resume_files(work / "run")
@@ -250,6 +255,7 @@ def finish(
         "kimg": kimg,
         "data": data.source,
         "command": command,
+        "remark": remark,
         "agreement": checks,
         "judge_on_renders": ceiling,
         "judged_images": len(images),
@@ -302,6 +308,7 @@ The generator that `pyface.load("demo")` and `--network demo` give: {SIZE}x{SIZE
 | Data | {images} faces rendered by pyface ({card["data"]}); no picture of a real person was used |
 | Training | {card["kimg"]:.0f} thousand images, {RECIPE.precision}, on CPU; the file computes in float32 |
 | Command | `{card["command"]}` |
+| Remark | {card["remark"] or "none"} |
 | Licence | Apache-2.0, as the rest of pyface |
 
 ![samples]({name}.png)
@@ -348,8 +355,16 @@ a few pixels wide. Pose stays within the renderer's range of a portrait.
 @click.option("--judge-images", type=int, default=10000, show_default=True)
 @click.option("--render-size", type=int, default=SIZE, show_default=True, help="A multiple of 64.")
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--remark", default="", help="For the model card: what else a reader should know of this run.")
 def main(
-    work: Path, stage: str, minutes: float, images: int, judge_images: int, render_size: int, threads: int
+    work: Path,
+    stage: str,
+    minutes: float,
+    images: int,
+    judge_images: int,
+    render_size: int,
+    threads: int,
+    remark: str,
 ) -> None:
     """Render, train, check and write the demo generator."""
     torch.set_num_threads(threads)
@@ -369,7 +384,7 @@ def main(
         seen = {name: pixels[:-2000] for name, pixels in (part.images or {}).items()}
         known = TrainingSet.from_arrays(seen, part.labels[:-2000], CONDITIONS, part.source)
         judge = classifier(work, "judge", known, ClassifierRecipe(seed=2, precision="bfloat16"))
-        finish(work, data, judged, judge, command)
+        finish(work, data, judged, judge, command, remark)
 
 
 if __name__ == "__main__":
