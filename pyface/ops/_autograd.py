@@ -116,7 +116,7 @@ class _BiasAct(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         source, dim, e, k = ctx.rest
         ref, b = None, None
         if source == "y":
@@ -139,7 +139,7 @@ class _BiasActGrad(torch.autograd.Function):
         return _kernels.bias_act_grad(k.backend, dy, ref, b, dim, e)
 
     @staticmethod
-    def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
         dim, e, k = ctx.rest
         dy, ref, b = ctx.saved_tensors
         grads = _gradients.bias_act_grad_backward(k, ddx, dy, ref, b, dim, e, ctx.needs_input_grad)
@@ -154,7 +154,7 @@ class _Upfirdn2d(torch.autograd.Function):
         return _kernels.upfirdn2d(k.backend, x, f, r)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (f,) = ctx.saved_tensors
         r, k, height, width = ctx.rest
         return _gradients.upfirdn2d_backward(k, dy, f, r, height, width), None, None, None
@@ -168,7 +168,7 @@ class _Modulate(torch.autograd.Function):
         return _kernels.modulate(k.backend, x, scale)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, scale = ctx.saved_tensors
         return *_gradients.modulate_backward(ctx.k, dy, x, scale, ctx.needs_input_grad), None
 
@@ -192,7 +192,7 @@ class _ConvEpilogue(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         e, k = ctx.rest
         grads = _gradients.conv_epilogue_backward(k, dy, ctx.saved_tensors, e, ctx.needs_input_grad)
         return *grads, None, None

@@ -127,7 +127,7 @@ class _Convolution(torch.autograd.Function):
         return _forward(x, w, c)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         c = ctx.c
         need_x = ctx.needs_input_grad[0]
@@ -152,7 +152,7 @@ class _WeightGradient(torch.autograd.Function):
         return cast(Tensor, dw)  # the mask asks for it
 
     @staticmethod
-    def backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
         dy, x = ctx.saved_tensors
         c = ctx.c
         d_dy = convolve(x, ddw, c) if ctx.needs_input_grad[0] else None
