@@ -1,6 +1,6 @@
 // Every op in the emulator, on heap buffers of the exact size, against plain loops in double. Three
-// schedules. Usage: emu_suite all | race. `race` runs the kernels in which threads exchange data, in small
-// sizes.
+// schedules; drawn faces against each other and the ranges of their outputs. Usage: emu_suite all | race.
+// `race` runs the kernels in which threads exchange data, in small sizes.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +12,8 @@
 #include "kernels/device.cuh"
 #include "pyface/bias_act.h"
 #include "pyface/conformance.h"
+#include "pyface/face_params.h"
+#include "pyface/face_render.h"
 #include "pyface/modulated_conv2d.h"
 #include "pyface/upfirdn2d.h"
 
@@ -222,6 +224,80 @@ void test_demodulate(int64_t n, int64_t out, int64_t in, int schedule) {
   expect_close(demod, truth, "demodulate");
 }
 
+// ---- faces
+
+// A default face; one with glasses, beard, long curly hair, open mouth and turned head.
+constexpr int kFaces = 2;
+struct FaceRows : Buffer<float> {
+  FaceRows() : Buffer(size_t{kFaces} * kFaceParamCount) {
+    for (size_t i = 0; i < size; i++) data[i] = kFaceParams[i % kFaceParamCount].def;
+    float* row = data + kFaceParamCount;
+    row[kFP_glasses] = row[kFP_beard] = row[kFP_moustache] = row[kFP_hair_length] = row[kFP_fringe] = 1;
+    row[kFP_glasses_tint] = row[kFP_hair_curl] = row[kFP_freckles] = row[kFP_au12] = row[kFP_au25] = 0.6f;
+    row[kFP_background_kind] = 3, row[kFP_clothes_kind] = 1, row[kFP_clothes_pattern] = 0.6f;
+    row[kFP_yaw] = 0.4f, row[kFP_age] = 0.9f;
+  }
+};
+
+struct Faces {
+  Buffer<uint8_t> vis, nir, segmentation;
+  Buffer<float> depth, landmarks;
+
+  // All outputs of the rows; what the kernels leave out keeps the bytes `untouched`.
+  Faces(const FaceRows& rows, int size, int schedule, int untouched)
+      : vis(pixels(size) * 3),
+        nir(pixels(size)),
+        segmentation(pixels(size)),
+        depth(pixels(size)),
+        landmarks(size_t{kFaces} * kFaceLandmarks * 2) {
+    std::memset(vis.data, untouched, vis.size);
+    std::memset(nir.data, untouched, nir.size);
+    launch_face_render_emu(
+        {rows.data, vis.data, nir.data, segmentation.data, depth.data, landmarks.data, kFaces, size},
+        schedule);
+  }
+  static size_t pixels(int size) { return size_t{kFaces} * static_cast<size_t>(size * size); }
+};
+
+template <class T>
+bool same_bytes(const Buffer<T>& a, const Buffer<T>& b) {
+  return std::memcmp(a.data, b.data, a.size * sizeof(T)) == 0;
+}
+
+void expect_same(const Faces& a, const Faces& b, const std::string& what) {
+  expect(same_bytes(a.vis, b.vis) && same_bytes(a.nir, b.nir), what + ": pictures");
+  expect(same_bytes(a.segmentation, b.segmentation) && same_bytes(a.depth, b.depth), what + ": labels");
+  expect(same_bytes(a.landmarks, b.landmarks), what + ": landmarks");
+}
+
+void expect_face_ranges(const Faces& faces, int size) {
+  bool labels = true, points = true;
+  for (size_t i = 0; i < faces.depth.size; i++) {
+    const float depth = faces.depth.data[i];
+    const int seen = faces.segmentation.data[i];
+    labels = labels && seen <= kClassEars;
+    labels = labels && (seen == kClassBackground ? std::isinf(depth) : depth > 5 && depth < 12);
+  }
+  for (size_t i = 0; i < faces.landmarks.size; i++)
+    points = points && faces.landmarks.data[i] > 0 && faces.landmarks.data[i] < static_cast<float>(size);
+  expect(labels, "face_render: classes and depth");
+  expect(points, "face_render: landmarks in the picture");
+}
+
+void test_face_render(int size) {
+  const FaceRows rows;
+  const Faces first(rows, size, 0, 0xff);
+  expect_face_ranges(first, size);
+  for (int schedule = 1; schedule < 3; schedule++)
+    expect_same(first, Faces(rows, size, schedule, 0), "face_render, schedule " + std::to_string(schedule));
+  emu_index_limit = 3;  // one image a launch
+  expect_same(first, Faces(rows, size, 0, 0), "face_render in slices");
+  emu_index_limit = int64_t{1} << 31;
+  Buffer<float> depth(first.depth.size);  // without pictures the kernel takes one pass
+  launch_face_render_emu({rows.data, nullptr, nullptr, nullptr, depth.data, nullptr, kFaces, size}, 0);
+  expect(same_bytes(depth, first.depth), "face_render: depth alone");
+}
+
 // ---- hardware primitives
 
 template <bool kBfloat16>
@@ -332,6 +408,7 @@ void test_slices() {
 void run_all() {
   test_fast_division();
   test_slices();
+  test_face_render(33);
   for (int schedule = 0; schedule < 3; schedule++) {
     test_type<float>(schedule);
     test_type<double>(schedule);
@@ -353,6 +430,7 @@ void run_race() {
   test_bias_act<float>(2, 5, 63, Act::kLrelu, 0);
   test_modulated<float>(2, 8, 24, true, 0);
   test_primitives(0);
+  expect_face_ranges(Faces(FaceRows(), 24, 0, 0), 24);
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "tests/native/emu_suite.cpp"] + [
-    ROOT / f"csrc/emu/{op}.cpp" for op in ("bias_act", "conformance", "modulated_conv2d", "upfirdn2d")
+    ROOT / f"csrc/emu/{op}.cpp"
+    for op in ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d")
 ]
 FLAVOURS = {
     "plain": [],
