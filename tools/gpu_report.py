@@ -2,11 +2,12 @@
 
     python tools/gpu_report.py [--out bench/results] [--steps build,primitives,...] [--no-build] [--quick]
 
-Steps: build (for this GPU's architecture only), primitives (emulator against GPU, bit for bit), tests (the
-op suite on back-end cuda), sanitizer (compute-sanitizer over small shapes), ceilings (copy and matrix
-product), benchmarks (`pyface bench` cases, each with its share of the ceilings). Every step runs in its own
-process; a step that fails is written down and the others go on. Nothing is downloaded. Without a GPU it says
-what was not measured, writes nothing and exits with 0.
+Steps: build (for this GPU's architecture only), primitives (emulator against GPU, bit for bit), faces
+(rendered faces, emulator against GPU, and faces per second), tests (the op suite on back-end cuda), sanitizer
+(compute-sanitizer over small shapes), ceilings (copy and matrix product), benchmarks (`pyface bench` cases,
+each with its share of the ceilings). Every step runs in its own process; a step that fails is written down
+and the others go on. Nothing is downloaded. Without a GPU it says what was not measured, writes nothing and
+exits with 0.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = ("build", "primitives", "tests", "sanitizer", "ceilings", "benchmarks")
+STEPS = ("build", "primitives", "faces", "tests", "sanitizer", "ceilings", "benchmarks")
 SANITIZER_TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 BENCHMARKS = (
     "bias_act/",
@@ -36,6 +37,7 @@ BENCHMARKS = (
     "upsample 2/",
     "downsample 2/",
     "modulated_conv2d",
+    "render faces/",
     "call/",
 )
 STEP_TIMEOUT_S = {"build": 1800, "tests": 3600, "sanitizer": 1800, "benchmarks": 3600}
@@ -153,6 +155,58 @@ def primitives() -> dict[str, Any]:
     return result
 
 
+# ---- faces
+
+
+def compare_faces(count: int, size: int) -> dict[str, Any]:
+    """Shares of pixels on which GPU and emulator agree, and the largest landmark distance in pixels."""
+    import numpy as np
+    import torch
+
+    from pyface.data import draw_faces
+    from pyface.ops import _native
+    from pyface.ops.face_render import face_render
+
+    rows = torch.from_numpy(draw_faces(0, np.arange(count), 0).parameters)
+    with _native.use("emu", schedule=2):
+        emulated = face_render(rows, size)
+    measured = {name: value.cpu() for name, value in face_render(rows.cuda(), size, backend="cuda").items()}
+
+    def share(same: Any) -> float:
+        return float(same.double().mean())
+
+    result = {
+        name: share((emulated[name].int() - measured[name].int()).abs() <= 1) for name in ("vis", "nir")
+    }
+    result["segmentation"] = share(emulated["segmentation"] == measured["segmentation"])
+    result["depth"] = share(torch.isclose(emulated["depth"], measured["depth"], rtol=0, atol=0.01))
+    off = float((emulated["landmarks"] - measured["landmarks"]).abs().max())
+    ok = min(result.values()) >= 0.999 and off <= 0.01
+    return {"share_equal": result, "landmarks_off_px": off, "ok": ok}
+
+
+def faces() -> dict[str, Any]:
+    """Whether emulator and GPU draw the same small faces; faces per second at 128 px, all outputs and VIS."""
+    import numpy as np
+    import torch
+
+    from pyface.data import draw_faces
+    from pyface.ops.face_render import OUTPUTS, face_render
+
+    count = 256
+    rows = torch.from_numpy(draw_faces(0, np.arange(count), 0).parameters).cuda()
+    speed = {
+        name: count / event_ms(lambda wanted=wanted: face_render(rows, 128, wanted, backend="cuda")) * 1e3
+        for name, wanted in (("all outputs", tuple(OUTPUTS)), ("vis", ("vis",)))
+    }
+    compared = {str(size): compare_faces(4, size) for size in (24, 33, 64)}
+    return {
+        "against_emulator": compared,
+        "faces_per_s_128px": speed,
+        "ok": all(found["ok"] for found in compared.values()),
+    }
+
+
 # ---- tests
 
 
@@ -164,16 +218,8 @@ def tests(folder: Path, env: dict[str, str]) -> dict[str, Any]:
         )
     report = folder / "tests.xml"
     call = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"  # -m pytest would import the source tree
-    command = [
-        sys.executable,
-        "-c",
-        call,
-        str(ROOT / "tests/ops"),
-        "-k",
-        "cuda",
-        "-q",
-        f"--junitxml={report}",
-    ]
+    command = [sys.executable, "-c", call, str(ROOT / "tests/ops"), "-k", "cuda", "-q"]
+    command += [f"--junitxml={report}"]
     command += [f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
     failure = None
     try:
@@ -196,7 +242,7 @@ def tests(folder: Path, env: dict[str, str]) -> dict[str, Any]:
 
 
 def small_shapes() -> dict[str, Any]:
-    """Every op once in small, odd and aligned shapes on the GPU, compared with the reference on the CPU."""
+    """Every op once in small, odd and aligned shapes on the GPU, compared with the CPU; small faces too."""
     import torch
 
     from pyface import ops
@@ -239,6 +285,9 @@ def small_shapes() -> dict[str, Any]:
                     worst = max(worst, error / slack)
                     if not error <= slack * (4 if index == 5 else 1):
                         raise StepError(f"case {index} {dtype} {shape} {layout}: error {error:.3g}")
+    drawn = compare_faces(2, 33)
+    if not drawn["ok"]:
+        raise StepError(f"faces differ from the emulator's: {drawn}")
     return {"largest_error_of_allowed": worst}
 
 
@@ -338,6 +387,7 @@ def add_fractions(report: dict[str, Any]) -> None:
 
 INNER: dict[str, Callable[..., dict[str, Any]]] = {
     "primitives": primitives,
+    "faces": faces,
     "small_shapes": small_shapes,
     "ceilings": ceilings,
     "benchmarks": lambda: benchmarks(os.environ.get("PYFACE_REPORT_QUICK") == "1"),

@@ -33,7 +33,7 @@ def test_without_gpu_nothing_is_written(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0
     assert done.stdout.startswith("No GPU report: torch ")
-    for step in ("build", "primitives", "tests", "sanitizer", "ceilings", "benchmarks"):
+    for step in ("build", "primitives", "faces", "tests", "sanitizer", "ceilings", "benchmarks"):
         assert f"{step}: not measured" in done.stdout
     assert not (tmp_path / "results").exists()
 
@@ -43,6 +43,28 @@ def test_unknown_step_is_refused() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2
     assert "unknown steps nope; allowed: build, primitives," in done.stderr
+
+
+def test_faces_are_compared_by_shares(gpu_report: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyface._emu", reason="built without PYFACE_EMU")
+    from pyface.ops.face_render import face_render as render
+
+    def on_gpu(params: torch.Tensor, size: int, *, backend: str = "auto") -> dict[str, torch.Tensor]:
+        drawn = render(params, size, backend="cpu" if backend == "cuda" else backend)
+        if backend == "cuda" and spoil:
+            drawn["nir"] = drawn["nir"] ^ 8
+        return drawn
+
+    spoil = False
+    monkeypatch.setattr(sys.modules["pyface.ops.face_render"], "face_render", on_gpu)
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+    same = gpu_report.compare_faces(2, 24)
+    assert same["ok"]
+    assert min(same["share_equal"].values()) >= 0.999
+    spoil = True
+    spoiled = gpu_report.compare_faces(2, 24)
+    assert not spoiled["ok"]
+    assert spoiled["share_equal"]["nir"] == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here; the steps would be done")
