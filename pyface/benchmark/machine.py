@@ -64,9 +64,11 @@ def _gpu_driver() -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, with "+" when files differ from it; None for an installed package."""
-    root = Path(pyface.__file__).resolve().parents[1]
-    if not (root / "pyproject.toml").is_file():
+    """The commit of the source tree that pyface was imported from, or else of the one we stand in; with "+"
+    when files differ from it; None outside a source tree."""
+    trees = (Path(pyface.__file__).resolve().parents[1], Path.cwd())
+    root = next((tree for tree in trees if (tree / "csrc/include/pyface").is_dir()), None)
+    if root is None:
         return None
     commit = _output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"])
     changed = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
