@@ -8,6 +8,7 @@ runs, and so do meta tensors, which hold no numbers.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import importlib
 import os
@@ -26,7 +27,7 @@ __all__ = ["Backend", "backend", "describe_backends", "refuse_reference", "reset
 _NAMES = ("auto", "reference", "cpu", "cuda")
 
 
-class Backend:
+class Backend(abc.ABC):
     """One native module, and how its functions are launched.
 
     Every function takes pointers, sizes and settings as plain numbers and, last, `where`: threads, stream or
@@ -45,9 +46,9 @@ class Backend:
         self.demodulate: Callable[..., None] = module.demodulate
         self.conv_epilogue: Callable[..., None] = module.conv_epilogue
 
+    @abc.abstractmethod
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:
         """Call `function` with `arguments` where `x` lives."""
-        raise NotImplementedError(f"{type(self).__name__}.run")
 
 
 class _Cpu(Backend):
