@@ -23,7 +23,7 @@ def main() -> None:
     native, reference = (bias_act(x, b, act="lrelu", backend=name) for name in ("cpu", "reference"))
     torch.testing.assert_close(native, reference)
     generator = create(
-        "stylegan2.generator", resolution=16, z_dim=16, w_dim=16, channel_base=256, channel_max=16
+        "stylegan2-generator", resolution=16, z_dim=16, w_dim=16, channel_base=256, channel_max=16
     )
     image = generator(torch.randn(2, 16))
     if image.shape != (2, 3, 16, 16) or not torch.isfinite(image).all():
