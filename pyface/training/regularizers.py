@@ -1,4 +1,4 @@
-"""R1 and path-length regularisation: penalties on derivatives, differentiable themselves."""
+"""R1, R2, WGAN-GP and path length: penalties on derivatives, differentiable themselves."""
 
 from __future__ import annotations
 
@@ -8,26 +8,60 @@ from torch import Tensor, nn
 from pyface.ops import no_weight_gradients
 from pyface.training.phases import Images, as_spectra
 
-__all__ = ["PathLength", "r1_penalty"]
+__all__ = ["PathLength", "interpolate", "r1_penalty", "r2_penalty", "watched", "wgan_gp"]
+
+
+def watched(images: Images) -> Images:
+    """The same images as leaves of a new graph, so that a gradient with respect to them can be taken."""
+    if isinstance(images, dict):
+        return {name: image.detach().requires_grad_(True) for name, image in images.items()}
+    return images.detach().requires_grad_(True)
 
 
 def r1_penalty(images: Images, logits: Tensor) -> Tensor:
     """Squared norm of the gradient of the logits with respect to the images, float [N].
 
-    images: what the discriminator saw, with requires_grad. The loss is gamma / 2 times the mean (Mescheder
-    et al. 2018, eq. 9).
+    images: real ones that the discriminator saw, with requires_grad (see `watched`). The loss is gamma / 2
+    times the mean (Mescheder et al. 2018, "Which training methods for GANs do actually converge?", eq. 9).
     """
     seen = list(as_spectra(images).values())
     with no_weight_gradients():
         gradients = torch.autograd.grad(logits.sum(), seen, create_graph=True)
-    return torch.stack(
-        [
-            g.float().square().sum(dim=(1, 2, 3))
-            if g.dtype != torch.float64
-            else g.square().sum(dim=(1, 2, 3))
-            for g in gradients
-        ]
-    ).sum(0)
+    wide = [g if g.dtype == torch.float64 else g.float() for g in gradients]
+    return torch.stack([g.square().flatten(1).sum(1) for g in wide]).sum(0)
+
+
+def r2_penalty(images: Images, logits: Tensor) -> Tensor:
+    """Squared norm of the gradient of the logits with respect to generated images, float [N].
+
+    As R1, but where the generator is (Mescheder et al. 2018, eq. 10; both together in Huang et al. 2024, "The
+    GAN is dead; long live the GAN!", section 2.2).
+    """
+    return r1_penalty(images, logits)
+
+
+def interpolate(real: Images, fake: Images, share: Tensor) -> Images:
+    """Images on the lines between pairs of real and generated ones, as leaves with requires_grad.
+
+    share: [N] or [N, 1] in [0, 1], how much of the generated image, the same for all spectra of a sample.
+    """
+    ours, theirs = as_spectra(real), as_spectra(fake)
+    mixed: dict[str, Tensor] = {}
+    for name, image in ours.items():
+        weight = share.reshape(-1, 1, 1, 1).to(image.dtype)
+        mixed[name] = image.detach().lerp(theirs[name].detach().to(image.dtype), weight).requires_grad_(True)
+    return mixed if isinstance(real, dict) else mixed["vis"]
+
+
+def wgan_gp(images: Images, logits: Tensor, target: float = 1.0) -> Tensor:
+    """Squared distance of the norm of the gradient to `target`, float [N].
+
+    images: from `interpolate`, what the critic saw to give the logits. The loss is a weight (10 in the paper)
+    times the mean (Gulrajani et al. 2017, "Improved training of Wasserstein GANs", eq. 3). Where the gradient
+    is exactly 0 the penalty is target^2 and pushes nowhere, instead of dividing by 0.
+    """
+    squared = r1_penalty(images, logits)
+    return (squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt() - target).square()
 
 
 class PathLength(nn.Module):
