@@ -44,6 +44,7 @@ class Domain(enum.IntEnum):
     CONDITION = 5  # conditions drawn for a generated picture
     SPLIT = 6  # order of identities when a dataset is split
     SHUFFLE = 7  # order of samples
+    TRAINING = 8  # seeds of a training step's random numbers
 
 
 def philox4x32(counter: Any, key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:

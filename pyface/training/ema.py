@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from pyface.errors import ValueRangeError
+
+if TYPE_CHECKING:
+    from pyface.training.loop import Trainer
 
 __all__ = ["ExponentialAverage"]
 
@@ -29,6 +33,10 @@ class ExponentialAverage:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.half_life = half_life
         self.rampup = rampup
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Follow the network after a step of the trainer."""
+        self.update(trainer.images_seen - trainer.feed.batch, trainer.feed.batch)
 
     @torch.no_grad()
     def update(self, images_seen: int, batch: int) -> None:

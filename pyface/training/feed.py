@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyface.errors import DataError, ShapeError, ValueRangeError
+from pyface.training.draws import Draws, Rows
 from pyface.training.phases import Images
 
 __all__ = ["Feed", "TrainingSet", "box_shrink", "to_float"]
@@ -132,11 +133,21 @@ class Feed:
             self._epoch = epoch
         return int(self._order[offset]), bool(self._flips[offset]) and self.mirror
 
-    def next(self, device: torch.device | str = "cpu") -> tuple[Images, Tensor]:
-        """The next images (float32 in [-1, 1]; a dictionary when there are several spectra) and labels [N,
-        c_dim]."""
-        chosen = [self._at(self.position + i) for i in range(self.batch)]
+    def next(
+        self, shares: Sequence[Rows] = (), device: torch.device | str = "cpu"
+    ) -> list[tuple[Images, Tensor]]:
+        """The images and labels of each share of the next global batch, and go on to the one after it.
+
+        shares: rows of the global batch; all rows in one share when empty. Images are float32 in [-1, 1], a
+        dictionary when there are several spectra; labels [n, c_dim].
+        """
+        shares = shares or [Rows(torch.arange(self.batch), self.batch)]
+        found = [self._read(share, device) for share in shares]
         self.position += self.batch
+        return found
+
+    def _read(self, share: Rows, device: torch.device | str) -> tuple[Images, Tensor]:
+        chosen = [self._at(self.position + i) for i in share.index.tolist()]
         indices = np.array([index for index, _ in chosen])
         flips = torch.tensor([flip for _, flip in chosen])[:, None, None, None]
         images = {}
@@ -146,10 +157,10 @@ class Feed:
         labels = self.data.labels[torch.from_numpy(indices)].to(device)
         return (next(iter(images.values())) if len(images) == 1 else images), labels
 
-    def draw_labels(self, count: int, rng: torch.Generator) -> Tensor:
-        """Labels [count, c_dim] of training images drawn with replacement."""
-        rows = torch.randint(len(self.data), [count], generator=rng, device=rng.device)
-        return self.data.labels.to(rng.device)[rows]
+    def draw_labels(self, draws: Draws) -> Tensor:
+        """Labels [n, c_dim] of training images drawn with replacement, for each row of `draws`."""
+        rows = draws.integers(len(self.data))
+        return self.data.labels.to(rows.device)[rows]
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands."""

@@ -5,21 +5,27 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyface.errors import CheckpointError, ValueRangeError
-from pyface.training.ema import ExponentialAverage
+from pyface.training.distributed import Ranks
+from pyface.training.draws import Draws, rows_of_rank
 from pyface.training.feed import Feed
-from pyface.training.phases import Batch, Phase
+from pyface.training.phases import Batch, Images, Phase
 
-__all__ = ["Callback", "Trainer"]
+__all__ = ["Callback", "Follower", "Trainer"]
 
 
 class Callback:
-    """Something that watches a run. Each method may be left as it is."""
+    """Something that watches a run. Each method may be left as it is.
+
+    every_rank: whether it runs in all processes of a run; without it, in the first alone.
+    """
+
+    every_rank = False
 
     def on_start(self, trainer: Trainer) -> None:
         """Before the first step."""
@@ -30,13 +36,34 @@ class Callback:
     def on_end(self, trainer: Trainer) -> None:
         """After the last step, also when the run was interrupted; not after an error."""
 
+    def on_error(self, trainer: Trainer, error: Exception) -> None:
+        """After an error, which is raised again when all callbacks have heard of it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs of this callback, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+
+
+class Follower(Protocol):
+    """Something that moves with the networks: a running average, a controller."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Follow a step that `trainer` has finished."""
+
 
 class Trainer:
     """Minimises phases over the batches of a feed.
 
-    modules: every network or buffer holder whose state belongs to the run, by name. averages: running
-    averages that follow after each step. All randomness comes from `rng` and the feed's position, so
-    `state_dict` is the whole run.
+    modules: every network or buffer holder whose state belongs to the run, by name. followers: running
+    averages and controllers that move after each step, in this order; one that has `figures()` (name -> float)
+    adds these to the losses of the step. ranks: the processes of the run, of which each takes its part of
+    every batch, in `rounds` micro-batches; `group` consecutive samples stay together (minibatch-std).
+
+    Every random number belongs to (seed, step, phase, sample) or to the feed's position, so `state_dict` is
+    the whole run, and it does not depend on the number of processes.
     """
 
     def __init__(
@@ -45,18 +72,23 @@ class Trainer:
         modules: dict[str, nn.Module],
         feed: Feed,
         *,
-        averages: Sequence[ExponentialAverage] = (),
+        followers: Sequence[Follower] = (),
         callbacks: Sequence[Callback] = (),
+        ranks: Ranks | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        rounds: int = 1,
+        group: int = 1,
     ) -> None:
         self.phases = list(phases)
         self.modules = modules
         self.feed = feed
-        self.averages = list(averages)
+        self.followers = list(followers)
         self.callbacks = list(callbacks)
+        self.ranks = ranks or Ranks()
+        self.seed = seed
         self.device = torch.device(device)
-        self.rng = torch.Generator(self.device).manual_seed(seed)
+        self.shares = rows_of_rank(feed.batch, self.ranks.rank, self.ranks.size, rounds, group)
         self.step_number = 0
         self.images_seen = 0
         self.interrupted = ""
@@ -68,17 +100,33 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """Run every phase that is due on the next batch; returns the loss terms by name."""
-        real, labels = self.feed.next(self.device)
-        batch = Batch(real, labels, lambda n: self.feed.draw_labels(n, self.rng), self.rng)
+        parts = self.feed.next(self.shares, self.device)
         losses: dict[str, float] = {}
-        for phase in self.phases:
+        for number, phase in enumerate(self.phases):
             if phase.due(self.step_number, self.images_seen):
-                losses.update(phase.run(batch, self.step_number))
-        for average in self.averages:
-            average.update(self.images_seen, self.feed.batch)
+                batches = self._batches(parts, number)
+                losses.update(phase.run(batches, self.step_number, self.ranks))
+        self._share_buffers()
         self.step_number += 1
         self.images_seen += self.feed.batch
+        for follower in self.followers:
+            follower.after_step(self)
+            figures = getattr(follower, "figures", None)
+            losses.update(figures() if figures else {})
         return losses
+
+    def _batches(self, parts: Sequence[tuple[Images, Tensor]], phase: int) -> list[Batch]:
+        key = (self.seed % 2**64, self.step_number, phase)
+        return [
+            Batch(real, labels, Draws(key, rows, self.device), self.feed.draw_labels, self.ranks)
+            for rows, (real, labels) in zip(self.shares, parts, strict=True)
+        ]
+
+    def _share_buffers(self) -> None:
+        """Running statistics in buffers move by the mean of what the processes saw."""
+        if self.ranks.size > 1:
+            found = {id(b): b for m in self.modules.values() for b in m.buffers() if b.is_floating_point()}
+            self.ranks.average(list(found.values()))
 
     def run(self, images: int) -> None:
         """Train until `images` images were seen in all, or SIGINT or SIGTERM asks to stop after the current
@@ -87,15 +135,21 @@ class Trainer:
         A second signal stops at once.
         """
         previous = self._watch_signals()
+        callbacks = [c for c in self.callbacks if c.every_rank or self.ranks.main]
         try:
-            for callback in self.callbacks:
+            for callback in callbacks:
                 callback.on_start(self)
             while self.images_seen < images and not self.interrupted:
                 losses = self.step()
-                for callback in self.callbacks:
+                for callback in callbacks:
                     callback.on_step(self, losses)
-            for callback in self.callbacks:
+                self.interrupted = self.ranks.agree(self.interrupted)
+            for callback in callbacks:
                 callback.on_end(self)
+        except Exception as error:
+            for callback in callbacks:
+                callback.on_error(self, error)
+            raise
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -126,16 +180,20 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as tensors and plain values."""
         return {
+            "seed": self.seed,
             "step_number": self.step_number,
             "images_seen": self.images_seen,
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers().items()},
-            "rng": self.rng.get_state(),
+            "callbacks": {type(c).__name__: c.state_dict() for c in self.callbacks},
             "feed": self.feed.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken. Raises CheckpointError when it belongs to another kind of run."""
+        """Continue where `state` was taken. Raises CheckpointError when it belongs to another kind of run.
+
+        Callbacks that the state does not know, or that this run does not have, are left as they are.
+        """
         optimizers = self._optimizers()
         for kind, ours in (("modules", set(self.modules)), ("optimizers", set(optimizers))):
             if set(state[kind]) != ours:
@@ -154,7 +212,9 @@ class Trainer:
                 f"the resume file does not fit the networks of this run ({reason}). "
                 "Resume with the options that the run was started with."
             ) from error
-        self.rng.set_state(state["rng"].cpu())
         self.feed.load_state_dict(state["feed"])
+        for callback in self.callbacks:
+            callback.load_state_dict(state["callbacks"].get(type(callback).__name__, {}))
+        self.seed = int(state["seed"])
         self.step_number = int(state["step_number"])
         self.images_seen = int(state["images_seen"])

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pyface.errors import TrainingError, ValueRangeError
+from pyface.training.distributed import Ranks
+from pyface.training.draws import Draws
 
 __all__ = ["Batch", "Images", "LossTerm", "Phase", "adam", "as_spectra"]
 
@@ -27,17 +29,19 @@ def as_spectra(images: Images) -> dict[str, Tensor]:
 
 @dataclass
 class Batch:
-    """What the terms of a step see.
+    """What the terms of a phase see: one micro-batch of one process.
 
     real: images of the training set, float32 in [-1, 1]; labels: float32 [N, c_dim] that belong to them;
-    draw_labels(n): labels of n random training images; rng: the source of all random numbers of the run;
-    shared: values that the terms of one phase hand to each other (emptied before every phase).
+    draws: the random numbers of this phase for these samples; label_of(draws): labels of training images
+    drawn at random; ranks: the processes of the run; shared: values that the terms of one phase hand to each
+    other (emptied before every phase).
     """
 
     real: Images
     labels: Tensor
-    draw_labels: Callable[[int], Tensor]
-    rng: torch.Generator
+    draws: Draws
+    label_of: Callable[[Draws], Tensor]
+    ranks: Ranks = field(default_factory=Ranks)
     shared: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,33 +88,41 @@ class Phase:
         """Whether the phase runs at this step."""
         return step % self.interval == 0 and images >= self.start
 
-    def run(self, batch: Batch, step: int) -> dict[str, float]:
-        """Do one optimiser step; returns the unweighted value of every term.
+    def run(self, batches: Sequence[Batch], step: int, ranks: Ranks | None = None) -> dict[str, float]:
+        """One optimiser step on the mean gradient of the micro-batches of all processes.
 
-        Raises TrainingError, naming the phase, the term and the step, when a loss is not finite or has
-        exploded. The weights are then as they were before the step.
+        Returns the unweighted mean of every term. Raises TrainingError, naming the phase, the term and the
+        step, when a loss is not finite or has exploded; the weights are then as they were before the step.
         """
-        batch.shared.clear()
+        ranks = ranks or Ranks()
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         try:
-            values = [term.function(batch) for term in self.terms]
-            numbers = torch.stack([value.detach().float() for value in values]).tolist()
-            self._refuse_divergence(numbers, step)
-            total = torch.stack([v * t.weight for v, t in zip(values, self.terms, strict=True)]).sum()
-            (total * self.interval).backward()
+            rounds = [self._accumulate(batch, len(batches)) for batch in batches]
         finally:
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
-            batch.shared.clear()
-        for parameter in self.parameters:
-            if parameter.grad is not None:
-                torch.nan_to_num(
-                    parameter.grad, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=parameter.grad
-                )
+        values = torch.stack(rounds).mean(0)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        ranks.average([*gradients, values])
+        numbers = values.tolist()
+        self._refuse_divergence(numbers, step)
+        for gradient in gradients:
+            torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
         self.optimizer.step()
         return {term.name: number for term, number in zip(self.terms, numbers, strict=True)}
+
+    def _accumulate(self, batch: Batch, rounds: int) -> Tensor:
+        """Add the gradient of one micro-batch; gives the unweighted terms, float64 [terms]."""
+        batch.shared.clear()
+        try:
+            values = [term.function(batch) for term in self.terms]
+            weighted = [v * t.weight for v, t in zip(values, self.terms, strict=True)]
+            (torch.stack(weighted).sum() * (self.interval / rounds)).backward()
+        finally:
+            batch.shared.clear()
+        return torch.stack([value.detach().double() for value in values])
 
     def _refuse_divergence(self, numbers: Iterable[float], step: int) -> None:
         for term, number in zip(self.terms, numbers, strict=True):

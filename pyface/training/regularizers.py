@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pyface.ops import no_weight_gradients
+from pyface.training.distributed import Ranks
+from pyface.training.draws import Draws
 from pyface.training.phases import Images, as_spectra
 
 __all__ = ["PathLength", "interpolate", "r1_penalty", "r2_penalty", "watched", "wgan_gp"]
@@ -83,27 +85,35 @@ class PathLength(nn.Module):
         images: Images,
         ws: Tensor,
         noise: dict[str, Tensor] | None = None,
-        rng: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> Tensor:
         """Length of the image gradient in W for each sample, float [N].
 
         ws: [N, num_ws, w_dim] with requires_grad, from which the images were made. noise: standard normal
-        tensors of the images' shapes; drawn when absent.
+        tensors of the images' shapes; drawn from `draws` when absent, and from
+        torch's global generator without that.
         """
         projected = []
         for name, image in as_spectra(images).items():
-            if noise is None:
-                drawn = torch.randn(image.shape, generator=rng, device=image.device, dtype=image.dtype)
-            else:
+            if noise is not None:
                 drawn = noise[name]
+            elif draws is not None:
+                drawn = draws.noise(image.shape, dtype=image.dtype).to(image.device)
+            else:
+                drawn = torch.randn_like(image)
             projected.append((image * drawn).sum() / (image.shape[2] * image.shape[3]) ** 0.5)
         with no_weight_gradients():
             (gradient,) = torch.autograd.grad(torch.stack(projected).sum(), [ws], create_graph=True)
         return gradient.square().sum(2).mean(1).sqrt()
 
-    def forward(self, lengths: Tensor) -> Tensor:
-        """Squared distance of the lengths [N] to the running mean, which moves by `decay` towards their
-        mean."""
-        mean = self.mean.to(lengths.dtype).lerp(lengths.mean(), self.decay)
-        self.mean.copy_(mean.detach())
-        return (lengths - mean).square()
+    def forward(self, lengths: Tensor, ranks: Ranks | None = None) -> Tensor:
+        """Squared distance of the lengths [N] to the running mean, which moves by `decay` towards their mean.
+
+        The mean is taken over the samples of all processes. Its newest part depends on the weights, and the
+        gradient goes through it: the second summand, whose value is 0, has that part of the gradient.
+        """
+        newest = (ranks or Ranks()).mean(lengths.detach().mean())
+        mean = self.mean.to(lengths.dtype).lerp(newest, self.decay)
+        self.mean.copy_(mean)
+        through_mean = 2 * self.decay * (newest - mean) * (lengths - lengths.detach())
+        return (lengths - mean).square() - through_mean

@@ -229,8 +229,8 @@ def test_average_has_its_half_life():
 def test_feed_shows_every_image_once_an_epoch_and_resumes():
     data = _images(7)
     feed = Feed(data, 7, seed=3)
-    first, _ = feed.next()
-    second, _ = feed.next()
+    [(first, _)] = feed.next()
+    [(second, _)] = feed.next()
     expected = data.images["vis"].float().sum((1, 2, 3)).sort().values
     for epoch in (first, second):
         sums = ((epoch + 1) * 127.5).sum((1, 2, 3)).sort().values
@@ -238,7 +238,7 @@ def test_feed_shows_every_image_once_an_epoch_and_resumes():
     assert not torch.equal(first, second)
     other = Feed(data, 7, seed=3)
     other.load_state_dict({"position": 7, "seed": 3, "length": 7})
-    assert torch.equal(other.next()[0], second)
+    assert torch.equal(other.next()[0][0], second)
     with pytest.raises(DataError, match="same data"):
         other.load_state_dict({"position": 7, "seed": 3, "length": 8})
 
@@ -246,7 +246,7 @@ def test_feed_shows_every_image_once_an_epoch_and_resumes():
 def test_mirror_flips_about_half():
     pixels = torch.zeros(400, 1, 4, 4, dtype=torch.uint8)
     pixels[..., 0] = 255
-    images, _ = Feed(TrainingSet.from_arrays(pixels), 400, mirror=True).next()
+    [(images, _)] = Feed(TrainingSet.from_arrays(pixels), 400, mirror=True).next()
     flipped = (images[:, 0, 0, 3] > 0).float().mean().item()
     assert 0.4 < flipped < 0.6
 

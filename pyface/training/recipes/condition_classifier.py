@@ -86,7 +86,7 @@ def train_classifier(
 
     def error(batch: Batch) -> Tensor:
         x = torch.cat(list(as_spectra(batch.real).values()), 1)
-        noise = torch.randn(x.shape, generator=batch.rng, device=x.device)
+        noise = batch.draws.noise(x.shape)
         return F.binary_cross_entropy_with_logits(network(x + recipe.noise * noise), batch.labels)
 
     optimizer = adam(parameters, recipe.lr, (0.9, 0.99))

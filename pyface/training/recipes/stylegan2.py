@@ -19,6 +19,8 @@ from pyface.models import (
     load,
     mix_styles,
 )
+from pyface.training.distributed import Ranks
+from pyface.training.draws import Draws
 from pyface.training.ema import ExponentialAverage
 from pyface.training.feed import Feed, TrainingSet
 from pyface.training.loop import Trainer
@@ -153,44 +155,69 @@ class StyleGAN2Losses:
         generator: nn.Module,
         discriminator: nn.Module,
         recipe: StyleGAN2Recipe,
-        image_losses: Sequence[ImageLoss] = (),
+        augment: Callable[[Images, Draws], Images] | None = None,
     ) -> None:
         self.generator: Any = generator
         self.discriminator = discriminator
         self.recipe = recipe
         self.path_length = PathLength()
+        self.augment = augment
 
-    def latents(self, count: int, rng: torch.Generator) -> Tensor:
-        """Standard normal z [count, z_dim]."""
-        return torch.randn(count, self.generator.z_dim, generator=rng, device=rng.device)
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The type of the weights: float32, or float64 in a run that is checked."""
+        found: torch.dtype = next(self.discriminator.parameters()).dtype
+        return found
 
-    def styles(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def _real(self, batch: Batch) -> Images:
+        if isinstance(batch.real, dict):
+            return {name: image.to(self._dtype) for name, image in batch.real.items()}
+        return batch.real.to(self._dtype)
+
+    def latents(self, draws: Draws) -> Tensor:
+        """Standard normal z [n, z_dim], in the precision of the network."""
+        return draws.normal(self.generator.z_dim).to(self._dtype)
+
+    def styles(self, labels: Tensor, draws: Draws) -> Tensor:
         """ws [N, num_ws, w_dim] of random latents; a share `style_mixing` of samples takes its later layers
         from another latent."""
-        count = labels.shape[0]
-        ws: Tensor = self.generator.mapping(self.latents(count, rng), labels, update_w_avg=True)
+        ws: Tensor = self.generator.mapping(self.latents(draws), labels, update_w_avg=True)
         if self.recipe.style_mixing > 0 and ws.shape[1] > 1:
-            other: Tensor = self.generator.mapping(self.latents(count, rng), labels)
-            chosen = torch.randint(1, ws.shape[1], [count], generator=rng, device=rng.device)
-            mixed = torch.rand(count, generator=rng, device=rng.device) < self.recipe.style_mixing
+            other: Tensor = self.generator.mapping(self.latents(draws), labels)
+            chosen = draws.integers(ws.shape[1], low=1)
+            mixed = draws.uniform() < self.recipe.style_mixing
             ws = mix_styles(ws, other, torch.where(mixed, chosen, ws.shape[1]))
         return ws
+
+    def synthesis(self, ws: Tensor, draws: Draws) -> Images:
+        """Images of ws, with noise that belongs to the samples."""
+        noise = {
+            name: draws.normal(1, *size) for name, size in self.generator.synthesis.noise_shapes().items()
+        }
+        images: Images = self.generator.synthesis(ws, noise_mode="given", noise=noise)
+        return images
 
     def generated(self, batch: Batch) -> tuple[Images, Tensor]:
         """Images of random latents and the labels they were made for; one set per phase."""
         if "generated" not in batch.shared:
-            labels = batch.draw_labels(batch.size)
-            images = self.generator.synthesis(
-                self.styles(labels, batch.rng), noise_mode="random", generator=batch.rng
+            labels = batch.label_of(batch.draws).to(self._dtype)
+            batch.shared["generated"] = (
+                self.synthesis(self.styles(labels, batch.draws), batch.draws),
+                labels,
             )
-            batch.shared["generated"] = (images, labels)
         found: tuple[Images, Tensor] = batch.shared["generated"]
         return found
 
+    def discriminate(self, images: Images, labels: Tensor, batch: Batch) -> Tensor:
+        """Logits [N, 1] of images, augmented where the run has an augmentation."""
+        if self.augment is not None:
+            images = self.augment(images, batch.draws)
+        logits: Tensor = self.discriminator(images, labels)
+        return logits
+
     def adversarial(self, batch: Batch) -> Tensor:
         """What the generator pays for being recognised."""
-        images, labels = self.generated(batch)
-        return logistic_generator(self.discriminator(images, labels))
+        return logistic_generator(self.discriminate(*self.generated(batch), batch))
 
     def on_images(self, loss: ImageLoss) -> Callable[[Batch], Tensor]:
         """A term of the generator that sees the same images as the adversarial one."""
@@ -198,26 +225,28 @@ class StyleGAN2Losses:
 
     def length(self, batch: Batch) -> Tensor:
         """Path-length penalty on a share of the batch."""
-        count = max(batch.size // self.recipe.path_length_batch_shrink, 1)
-        ws = self.styles(batch.draw_labels(count), batch.rng)
-        images = self.generator.synthesis(ws, noise_mode="random", generator=batch.rng)
-        return self.path_length(self.path_length.lengths(images, ws, rng=batch.rng)).mean()
+        draws = batch.draws.shrunk(self.recipe.path_length_batch_shrink)
+        ws = self.styles(batch.label_of(draws).to(self._dtype), draws)
+        images = self.synthesis(ws, draws)
+        lengths = self.path_length.lengths(images, ws, draws=draws)
+        return self.path_length(lengths, batch.ranks).mean()
 
     def fake(self, batch: Batch) -> Tensor:
         """What the discriminator pays for generated images."""
         with torch.no_grad():
             images, labels = self.generated(batch)
-        return logistic_fake(self.discriminator(images, labels))
+        return logistic_fake(self.discriminate(images, labels, batch))
 
     def real(self, batch: Batch) -> Tensor:
         """What the discriminator pays for real images."""
-        return logistic_real(self.discriminator(batch.real, batch.labels))
+        return logistic_real(self.discriminate(self._real(batch), batch.labels.to(self._dtype), batch))
 
     def r1(self, batch: Batch) -> Tensor:
         """Half the mean squared gradient of the logits at real images."""
-        seen = {name: image.detach().requires_grad_(True) for name, image in as_spectra(batch.real).items()}
-        images: Images = seen if isinstance(batch.real, dict) else seen["vis"]
-        logits = self.discriminator(images, batch.labels)
+        real = self._real(batch)
+        seen = {name: image.detach().requires_grad_(True) for name, image in as_spectra(real).items()}
+        images: Images = seen if isinstance(real, dict) else seen["vis"]
+        logits = self.discriminate(images, batch.labels.to(self._dtype), batch)
         return r1_penalty(images, logits).mean() / 2
 
 
@@ -266,10 +295,13 @@ def build(
     *,
     device: torch.device | str = "cpu",
     image_losses: Sequence[tuple[str, float, ImageLoss]] = (),
+    ranks: Ranks | None = None,
+    rounds: int = 1,
 ) -> StyleGAN2Run:
     """Networks with weights from the recipe's seed, and the trainer that trains them on `data`.
 
-    image_losses: further (name, weight, loss of images and labels) for the generator.
+    image_losses: further (name, weight, loss of images and labels) for the generator. ranks: the processes of
+    the run; rounds: micro-batches in which each takes its part of a batch (gradient accumulation).
     Raises ValueRangeError when data and recipe do not fit.
     """
     if data.labels.shape[1] != len(recipe.conditions):
@@ -302,9 +334,12 @@ def build(
         phases,
         modules,
         Feed(data, recipe.batch, seed=recipe.seed, mirror=recipe.mirror),
-        averages=[average],
+        followers=[average],
+        ranks=ranks,
         seed=recipe.seed,
         device=device,
+        rounds=rounds,
+        group=min(recipe.mbstd_group, recipe.batch),
     )
     return StyleGAN2Run(trainer, generator, discriminator, average, recipe)
 
