@@ -42,7 +42,7 @@ from pyface.training.recipes.condition_classifier import (
     predictions,
     train_classifier,
 )
-from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build
+from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build, start_from
 from pyface.training.report import Deadline, Progress, SampleSheets
 from pyface.training.source import open_training_set
 
@@ -124,15 +124,21 @@ def facts_of(data: TrainingSet, command: str) -> dict[str, Any]:
     }
 
 
-def new_run(data: TrainingSet, guide: ConditionClassifier) -> StyleGAN2Run:
-    """The run of RECIPE with the guide's loss."""
-    return build(RECIPE, data, image_losses=[("conditions", GUIDE_WEIGHT, condition_loss(guide))])
+def new_run(data: TrainingSet, guide: ConditionClassifier, refine: bool) -> StyleGAN2Run:
+    """The run of RECIPE with the guide's loss; `refine` goes on from the shipped files at a lower rate."""
+    recipe = replace(RECIPE, lr_generator=0.0012, lr_discriminator=0.001) if refine else RECIPE
+    run = build(recipe, data, image_losses=[("conditions", GUIDE_WEIGHT, condition_loss(guide))])
+    if refine:
+        start_from(run, ASSETS / f"demo-{SIZE}.safetensors", ASSETS / f"critic-{SIZE}.safetensors")
+    return run
 
 
-def train(work: Path, data: TrainingSet, guide: ConditionClassifier, minutes: float, command: str) -> None:
+def train(
+    work: Path, data: TrainingSet, guide: ConditionClassifier, minutes: float, command: str, refine: bool
+) -> None:
     """Train for some minutes, going on from the last resume file."""
     out = make_folder(work / "run")
-    run = new_run(data, guide)
+    run = new_run(data, guide, refine)
     earlier = resume_files(out)
     if earlier:
         restore_state(run.trainer, load_state(earlier[-1]))
@@ -355,6 +361,7 @@ a few pixels wide. Pose stays within the renderer's range of a portrait.
 @click.option("--judge-images", type=int, default=10000, show_default=True)
 @click.option("--render-size", type=int, default=SIZE, show_default=True, help="A multiple of 64.")
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--refine", is_flag=True, help="Go on from the shipped generator and discriminator.")
 @click.option("--remark", default="", help="For the model card: what else a reader should know of this run.")
 def main(
     work: Path,
@@ -364,20 +371,21 @@ def main(
     judge_images: int,
     render_size: int,
     threads: int,
+    refine: bool,
     remark: str,
 ) -> None:
     """Render, train, check and write the demo generator."""
     torch.set_num_threads(threads)
     make_folder(work)
     options = f"--minutes {minutes:g} --images {images} --render-size {render_size}"
-    command = f"python tools/make_demo_generator.py {options}"
+    command = f"python tools/make_demo_generator.py {options}{' --refine' * refine}"
     data = rendered(work, "training-set", images, render_size, TRAIN_SEED)
     if stage == "render":
         rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         return
     guide = classifier(work, "guide", data, ClassifierRecipe(seed=1, precision="bfloat16"))
     if stage in ("train", "all"):
-        train(work, data, guide, minutes, command)
+        train(work, data, guide, minutes, command, refine)
     if stage in ("finish", "all"):
         judged = rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         part = TrainingSet.from_arrays(judged.images or {}, judged.labels, CONDITIONS, judged.source)

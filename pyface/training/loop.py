@@ -58,9 +58,10 @@ class Trainer:
     """Minimises phases over the batches of a feed.
 
     modules: every network or buffer holder whose state belongs to the run, by name. followers: running
-    averages and controllers that move after each step, in this order; one that has `figures()` (name -> float)
-    adds these to the losses of the step. ranks: the processes of the run, of which each takes its part of
-    every batch, in `rounds` micro-batches; `group` consecutive samples stay together (minibatch-std).
+    averages and controllers that move after each step, in this order; what `figures()` of one gives
+    (name -> float) is added to the losses of the step. ranks: the processes of the run, of which each takes
+    its part of every batch, in `rounds` micro-batches; `group` consecutive samples stay together
+    (minibatch-std).
 
     Every random number belongs to (seed, step, phase, sample) or to the feed's position, so `state_dict` is
     the whole run, and it does not depend on the number of processes.
