@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 
 from pyface.errors import CheckpointError
-from pyface.io.atomic import atomic_write
+from pyface.io.atomic import atomic_write, remove_leftovers
 from pyface.io.checkpoint import save_model
 from pyface.training.loop import Callback, Trainer
 
-__all__ = ["Snapshots", "load_state", "save_state"]
+__all__ = ["Snapshots", "load_state", "newest_state", "restore_state", "resume_files", "save_state"]
 
-FORMAT = 1
+FORMAT = 2  # 2: random numbers are keyed by step and sample, no generator is stored
 
 
 def save_state(path: Path, trainer: Trainer, recipe: dict[str, Any]) -> None:
@@ -56,6 +57,27 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest resume file of a run that can be read, and its state; None when the run has none yet.
+
+    A damaged file (a failing disk, a copy that was cut off) is passed over with a warning for the one before
+    it. Raises CheckpointError when none of several can be read.
+    """
+    errors: list[CheckpointError] = []
+    for path in reversed(resume_files(folder)):
+        try:
+            return path, load_state(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error} It is passed over.", stacklevel=2)
+            errors.append(error)
+    if errors:
+        raise CheckpointError(
+            f"none of the {len(errors)} resume files in {folder} can be read. Start anew in another folder, "
+            "or from a snapshot: --resume snapshot-*.safetensors."
+        ) from errors[0]
+    return None
+
+
 def restore_state(trainer: Trainer, state: dict[str, Any]) -> None:
     """Put a state from `load_state` into a trainer and into the global random generators."""
     trainer.load_state_dict(state["trainer"])
@@ -91,6 +113,7 @@ class Snapshots(Callback):
         self._saved_at = -1
 
     def on_start(self, trainer: Trainer) -> None:
+        remove_leftovers(self.folder)
         self._next = (trainer.images_seen // self.interval + 1) * self.interval
 
     def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
