@@ -103,11 +103,14 @@ class Trainer:
         """Run every phase that is due on the next batch; returns the loss terms by name."""
         parts = self.feed.next(self.shares, self.device)
         losses: dict[str, float] = {}
+        buffers = self._statistics() if self.ranks.size > 1 else []
+        versions = [b._version for b in buffers]
         for number, phase in enumerate(self.phases):
             if phase.due(self.step_number, self.images_seen):
                 batches = self._batches(parts, number)
                 losses.update(phase.run(batches, self.step_number, self.ranks))
-        self._share_buffers()
+        # Running statistics move by the mean of what the processes saw; constants are left alone.
+        self.ranks.average([b for b, v in zip(buffers, versions, strict=True) if b._version != v])
         self.step_number += 1
         self.images_seen += self.feed.batch
         for follower in self.followers:
@@ -123,11 +126,10 @@ class Trainer:
             for rows, (real, labels) in zip(self.shares, parts, strict=True)
         ]
 
-    def _share_buffers(self) -> None:
-        """Running statistics in buffers move by the mean of what the processes saw."""
-        if self.ranks.size > 1:
-            found = {id(b): b for m in self.modules.values() for b in m.buffers() if b.is_floating_point()}
-            self.ranks.average(list(found.values()))
+    def _statistics(self) -> list[Tensor]:
+        """The floating-point buffers of all modules, each once: running means and constants."""
+        found = {id(b): b for m in self.modules.values() for b in m.buffers() if b.is_floating_point()}
+        return list(found.values())
 
     def run(self, images: int) -> None:
         """Train until `images` images were seen in all, or SIGINT or SIGTERM asks to stop after the current
