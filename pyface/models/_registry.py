@@ -46,6 +46,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "stylegan2-discriminator": Architecture(
         "pyface.models.stylegan2", "StyleGAN2Discriminator", "DiscriminatorConfig", "discriminator"
     ),
+    "face-recognition": Architecture(
+        "pyface.models.recognition", "FaceRecognition", "RecognitionConfig", "recognition"
+    ),
 }
 
 _BUILT_IN = Path(__file__).parent / "assets"
@@ -55,7 +58,7 @@ def create(name: str, **config: Any) -> nn.Module:
     """A new network with random weights.
 
     Args:
-        name: an architecture: "stylegan2-generator", "stylegan2-discriminator".
+        name: an architecture: "stylegan2-generator", "stylegan2-discriminator", "face-recognition".
         **config: fields of its configuration.
 
     Raises:
@@ -75,9 +78,9 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", kind:
 
     Args:
         path: a `.safetensors` file that training or `pyface convert` wrote; or the name of a network that
-            comes with pyface, such as "demo".
+            comes with pyface, such as "demo" or "recognition-64".
         device: where its parameters go.
-        kind: refuse anything but this: "generator" or "discriminator".
+        kind: refuse anything but this: "generator", "discriminator" or "recognition".
 
     Raises:
         CheckpointError: no such file, not one of ours, damaged, or of another kind.
@@ -103,7 +106,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix == "" and target.name == str(path) and not target.exists():
         built_in = sorted(
-            file for file in _BUILT_IN.glob("*.safetensors") if file.stem.split("-")[0] == target.name
+            file
+            for file in _BUILT_IN.glob("*.safetensors")
+            if target.name in (file.stem, file.stem.split("-")[0])
         )
         if built_in:
             return built_in[0]

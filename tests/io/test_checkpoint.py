@@ -33,7 +33,7 @@ def saved(network, tmp_path):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_round_trip(tmp_path, name, dtype):
-    network = create(name, **SMALL)
+    network = create(name, **(SMALL if name.startswith("stylegan2") else {}))
     path = tmp_path / "a.safetensors"
     save_model(path, network, dtype=dtype)
     state = torch.get_rng_state()
@@ -45,7 +45,8 @@ def test_round_trip(tmp_path, name, dtype):
     for key, tensor in network.state_dict().items():
         found = loaded.state_dict()[key]
         assert found.dtype == tensor.dtype
-        assert torch.equal(found, tensor.half().float() if dtype == "float16" else tensor)
+        halved = dtype == "float16" and tensor.is_floating_point()
+        assert torch.equal(found, tensor.half().float() if halved else tensor)
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 
 

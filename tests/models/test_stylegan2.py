@@ -14,6 +14,7 @@ from pyface.models import ARCHITECTURES, Generator, create, mix_styles
 from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
 
 SMALL = {"channel_base": 256, "channel_max": 12, "mapping_layers": 2}
+STYLEGAN2 = ["stylegan2-generator", "stylegan2-discriminator"]
 SIZES = [{"resolution": 16}, {"resolution": (20, 16), "initial_size": (5, 4)}]
 SPECTRA = [{"vis": 3}, {"vis": 3, "nir": 1}]
 
@@ -53,7 +54,7 @@ def test_every_kind_of_network(architecture, c_dim, size, spectra):
             assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", STYLEGAN2)
 def test_registry_builds_and_describes(name):
     network = create(name, **SMALL, resolution=16)
     architecture = ARCHITECTURES[name]
@@ -216,7 +217,7 @@ BAD_CONFIGS = [
 
 
 @pytest.mark.parametrize(("config", "error", "text"), BAD_CONFIGS)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", STYLEGAN2)
 def test_bad_configurations(name, config, error, text):
     with pytest.raises(error, match=text):
         create(name, **{"resolution": 16, **config})
