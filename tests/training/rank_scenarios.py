@@ -1,0 +1,158 @@
+"""What the processes of test_distributed.py do: `python rank_scenarios.py SCENARIO FOLDER PORT`.
+
+torch is imported once, then each rank is a fork. Output and exit status of a rank go to FOLDER/RANK.log and
+FOLDER/RANK.status, what a rank found to FOLDER/RANK.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyface.errors import DataError, PyfaceError
+from pyface.training.distributed import Ranks, join_ranks
+
+
+def exchanges(ranks: Ranks) -> dict[str, Any]:
+    """Three processes and every exchange once."""
+    assert ranks.size == 3
+    mixed = [
+        torch.full([2, 3], float(ranks.rank)),
+        torch.arange(4, dtype=torch.float64) * (ranks.rank + 1),
+        torch.full([1, 2, 2, 2], float(ranks.rank)).to(memory_format=torch.channels_last),
+        torch.full([5], float(ranks.rank), dtype=torch.bfloat16),
+    ]
+    ranks.average(mixed)
+    shared = [torch.full([3], ranks.rank + 0.5), torch.tensor(ranks.rank)]
+    ranks.broadcast(shared)
+    before = time.monotonic()
+    with ranks.main_first("building a cache"):
+        if ranks.main:
+            time.sleep(1.0)
+        waited = time.monotonic() - before
+    equal = {"a": torch.arange(5), "b": torch.ones(2, 2, dtype=torch.bfloat16), "c": torch.zeros([])}
+    ranks.check_equal(equal, 3)
+    equal["b"][1, 1] += ranks.rank == 1
+    equal["c"] += ranks.rank == 1
+    try:
+        ranks.check_equal(equal, 7)
+        unequal = ""
+    except PyfaceError as error:
+        unequal = str(error)
+    return {
+        "average": [t.flatten().tolist() for t in mixed],
+        "mean": ranks.mean(torch.tensor(float(ranks.rank), requires_grad=True)).item(),
+        "broadcast": [t.flatten().tolist() for t in shared],
+        "agree": [
+            ranks.agree(""),
+            ranks.agree("SIGTERM" if ranks.rank == 2 else ""),
+            ranks.agree(f"é{ranks.rank}" if ranks.rank else ""),
+        ],
+        "waited": waited,
+        "unequal": unequal,
+    }
+
+
+def _steps(ranks: Ranks, at_third: Callable[[], None]) -> dict[str, Any]:
+    """Steps without end; the last rank does something at the third."""
+    for step in range(10_000):
+        ranks.at_step(step)
+        if step == 3 and ranks.rank == ranks.size - 1:
+            at_third()
+        ranks.average([torch.ones(1000)])
+        time.sleep(0.01)
+    return {}
+
+
+def killed(ranks: Ranks) -> dict[str, Any]:
+    """The last rank is killed."""
+    return _steps(ranks, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def frozen(ranks: Ranks) -> dict[str, Any]:
+    """The last rank is stopped, as by a machine that went away: no heartbeat, no closed connection."""
+    return _steps(ranks, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def late(ranks: Ranks) -> dict[str, Any]:
+    """The last rank lives, but does not come to the exchange."""
+    return _steps(ranks, lambda: time.sleep(1000))
+
+
+def failed(ranks: Ranks) -> dict[str, Any]:
+    """The last rank ends with an error."""
+
+    def fail() -> None:
+        raise DataError("picture 7 is\nbroken")
+
+    return _steps(ranks, fail)
+
+
+SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, float]]] = {
+    "exchanges": (exchanges, 3, {}),
+    "killed": (killed, 2, {"limit": 8.0}),
+    "frozen": (frozen, 3, {"limit": 4.0}),
+    "late": (late, 2, {"stall": 2.0}),
+    "failed": (failed, 3, {}),
+    "absent": (exchanges, 3, {"join": 2.0}),
+}
+
+
+def run_rank(name: str, rank: int, folder: Path, port: str) -> int:
+    """One process of a scenario; returns its exit status."""
+    scenario, size, options = SCENARIOS[name]
+    log = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    torch.set_num_threads(1)
+    try:
+        with join_ranks("cpu", **options) as ranks:
+            ranks.watchdog.grace = 3.0
+            (folder / f"{rank}.json").write_text(json.dumps(scenario(ranks)))
+    except PyfaceError as error:
+        print(f"raised: {error}", flush=True)
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Fork the ranks, wait for them, and write how they ended."""
+    name, folder, port = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    size = SCENARIOS[name][1]
+    running = {}
+    for rank in range(size - (name == "absent")):
+        pid = os.fork()
+        if pid == 0:
+            status = 70
+            try:
+                status = run_rank(name, rank, folder, port)
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        running[pid] = rank
+    started = time.monotonic()
+    while running:
+        pid, status = os.waitpid(-1, 0)
+        rank = running.pop(pid)
+        ended = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
+        (folder / f"{rank}.status").write_text(json.dumps(ended))
+        if name in ("frozen", "late") and len(running) == 1 and size - 1 in running.values():
+            os.kill(next(iter(running)), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
