@@ -16,6 +16,7 @@ GROUPS = {
     "ops": "Ops",
     "layers": "Synthesis layers",
     "networks": "Networks (64 px, channel_base 4096, channel_max 128)",
+    "training": "Training step of StyleGAN2 (channel_base 16384)",
     "renderer": "Renderer",
     "calls": "Cost of a call",
 }
@@ -36,10 +37,16 @@ a layer that needs no gradient the epilogue writes over the convolution's output
 Networks are compared with the same network on pyface's torch reference.
 """
 
+TRAINING = """Gmain and Dmain run in every step, path length (Gpl, on half of the batch) in every 4th and
+R1 (Dr1) in every 16th; a step is Gmain + Gpl / 4 + Dmain + Dr1 / 16, each with its backward pass and Adam.
+Plain torch is the same networks with the same weights as one would write them from the paper: per-sample
+weights in grouped convolutions, separate bias and activation, float32, NCHW."""
+
 
 def load(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Every results file with its document, by path."""
-    return [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*/*.json"))]
+    """Every file of measured cases with its document, by path."""
+    found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*/*.json"))]
+    return [(path, document) for path, document in found if document["kind"] == "pyface-benchmark"]
 
 
 def milliseconds(times: dict[str, Any]) -> str:
@@ -88,6 +95,37 @@ def table(cases: list[dict[str, Any]]) -> list[str]:
     return rows
 
 
+def training_table(cases: list[dict[str, Any]]) -> list[str]:
+    """One row per way to do a step: its parts and the whole in CPU-s per image, and ratios to plain torch."""
+    parts = list(next(iter(cases[0]["variants"].values()))["parts_ms"])
+    rows = [
+        f"| size | way | {' | '.join(parts)} | step, CPU-s per image | img/s | faster than plain torch |",
+        "|---|---|" + "---|" * (len(parts) + 3),
+    ]
+    for case in cases:
+        plain = list(case["variants"])[-1]
+        for name, times in case["variants"].items():
+            seconds = {
+                part: (times["parts_ms"][part]["median"] if part else _best(times)) / 1e3 / case["items"]
+                for part in (*parts, "")
+            }
+            ratio = _best(case["variants"][plain]) / _best(times)
+            cells = [
+                case["size"],
+                name,
+                *[f"{value:.3f}" for value in seconds.values()],
+                f"{1 / seconds['']:.3g}",
+                "-" if name == plain else f"{ratio:.2f}x",
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return [*rows, "", TRAINING]
+
+
+def _best(times: dict[str, Any]) -> float:
+    found: float = (times["cpu_ms"] or times["wall_ms"])["median"]
+    return found
+
+
 def losses(cases: list[dict[str, Any]]) -> list[str]:
     """Where a torch form is faster than pyface."""
     rows = []
@@ -116,7 +154,8 @@ def section(path: Path, document: dict[str, Any]) -> list[str]:
     for group, title in GROUPS.items():
         cases = [case for case in document["cases"] if case["group"] == group]
         if cases:
-            lines += [f"### {title}", "", *table(cases), ""]
+            rows = training_table(cases) if group == "training" else table(cases)
+            lines += [f"### {title}", "", *rows, ""]
     lines += ["### Where pyface loses", "", *losses(document["cases"]), ""]
     if document["skipped"]:
         lines += ["### Skipped", ""]

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["Case", "Variant", "Workload"]
+__all__ = ["Case", "Part", "Variant", "Workload"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of work that is done `weight` times, on average, each time the whole is done once."""
+
+    run: Callable[[], Tensor | None]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -15,10 +23,13 @@ class Variant:
     """One way to do the work.
 
     run: does it once and gives the result. prepare: called before every `run`, outside of the measured time.
+    parts: by name, where the work has parts that are due at different intervals: each is measured by itself,
+    their weighted sum stands for the whole, and `run` is not called.
     """
 
     run: Callable[[], Tensor | None]
     prepare: Callable[[], None] | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Case:
     dtype and layout: the columns that tell it apart. build: sets the work up on a device ("cpu", "cuda");
     raises ImportError or pyface's BackendError where the work cannot be done. calls: runs per sample, for
     work of microseconds. cold: evict the caches before every sample. quick: measured in a quick run too.
+    rounds: samples of each variant, at most; 0 leaves it to the run.
     """
 
     name: str
@@ -59,3 +71,4 @@ class Case:
     calls: int = 1
     cold: bool = True
     quick: bool = False
+    rounds: int = 0

@@ -14,12 +14,15 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from pyface.benchmark.case import Variant
 
 __all__ = ["Quartiles", "Timing", "measure", "threads"]
+
+_Key = TypeVar("_Key")
 
 _EVICTION_BYTES = 96 << 20
 _ORDER_SEED = 0
@@ -74,19 +77,21 @@ def threads(count: int) -> Iterator[None]:
 
 
 def measure(
-    variants: Mapping[str, Variant],
+    variants: Mapping[_Key, Variant],
     *,
     rounds: int = 15,
+    warmup: int = 2,
     calls: int = 1,
     cold: bool = True,
     device: str = "cpu",
     budget_s: float = 20.0,
-) -> dict[str, Timing]:
-    """Times of every variant, by name.
+) -> dict[_Key, Timing]:
+    """Times of every variant, by its key.
 
     Args:
         variants: what to measure.
         rounds: samples of each.
+        warmup: samples of each that do not count, before the rest.
         calls: runs per sample.
         cold: overwrite a buffer larger than the caches before every sample.
         device: "cpu" or "cuda".
@@ -96,11 +101,11 @@ def measure(
     eviction = torch.zeros(_EVICTION_BYTES // 4, device=device) if cold else None
     sample = _cuda_sample if cuda else _cpu_sample
     for variant in variants.values():
-        for _ in range(2):
+        for _ in range(warmup):
             sample(variant, calls)
     order = list(variants)
     shuffle = random.Random(_ORDER_SEED).shuffle
-    found: dict[str, Timing] = {name: Timing([], []) for name in order}
+    found: dict[_Key, Timing] = {name: Timing([], []) for name in order}
     start = time.perf_counter()
     for done in range(rounds):
         if done >= 3 and time.perf_counter() - start > budget_s:

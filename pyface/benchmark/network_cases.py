@@ -1,4 +1,4 @@
-"""Whole networks, a training step, the renderer, and the cost of a call."""
+"""Whole networks, the renderer, and the cost of a call."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ _NETWORK: dict[str, Any] = {"channel_base": 4096, "channel_max": 128}
 
 
 def network_cases() -> list[Case]:
-    """Synthesis and a training step at 64 px, rendered faces at 128 px, tiny calls."""
+    """Synthesis at 64 px, rendered faces at 128 px, tiny calls."""
     cases = []
     for dtype in ("float32", "bfloat16"):
         size = f"{BATCH}x3x64x64"
-        for op, build in (("synthesis", _synthesis), ("training step", _training_step)):
-            cases.append(
-                Case(
-                    f"{op}/{size}/{dtype}", "networks", op, size, dtype, "-",
-                    build=lambda device, build=build, dtype=dtype: build(dtype, device),  # type: ignore[misc]
-                    cold=False, quick=op == "synthesis" and dtype == "float32",
-                )
-            )  # fmt: skip
+        cases.append(
+            Case(
+                f"synthesis/{size}/{dtype}", "networks", "synthesis", size, dtype, "-",
+                build=lambda device, dtype=dtype: _synthesis(dtype, device),  # type: ignore[misc]
+                cold=False, quick=dtype == "float32",
+            )
+        )  # fmt: skip
     cases.append(
         Case(
             "render faces/8x128x128",
@@ -91,35 +90,6 @@ def _synthesis(dtype: str, device: str) -> Workload:
         items=BATCH,
         tolerance=1e-4 if dtype == "float32" else 0.1,
     )
-
-
-def _training_step(dtype: str, device: str) -> Workload:
-    """One step of generator and discriminator, without the regularisers that are due now and then."""
-    from pyface.nn import set_backend
-    from pyface.training import TrainingSet
-    from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build
-
-    recipe = StyleGAN2Recipe(
-        resolution=(64, 64), batch=BATCH, precision=dtype, z_dim=128, w_dim=128, mapping_layers=4, **_NETWORK
-    )
-    images = torch.randint(0, 256, (64, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(
-        torch.uint8
-    )
-    variants = {}
-    for name, backend in ((OURS, "auto"), (PLAIN, "reference")):
-        run = build(recipe, TrainingSet.from_arrays(images), device=device)
-        set_backend(run.generator, backend)
-        set_backend(run.discriminator, backend)
-        variants[name] = Variant(_steps(run.trainer))
-    return Workload(variants, items=BATCH)
-
-
-def _steps(trainer: Any) -> Callable[[], None]:
-    def step() -> None:
-        trainer.step_number = 1  # a step in which no lazy regulariser is due
-        trainer.step()
-
-    return step
 
 
 def _render(device: str) -> Workload:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 from typing import Any
 
 import torch
 
-from pyface.benchmark.case import Case, Workload
+from pyface.benchmark.case import Case, Variant, Workload
 from pyface.benchmark.machine import machine_facts
 from pyface.benchmark.method import Quartiles, Timing, measure, threads
 from pyface.benchmark.network_cases import network_cases
 from pyface.benchmark.op_cases import op_cases
+from pyface.benchmark.training_cases import training_cases
 from pyface.errors import BackendError, PyfaceError, ValueRangeError
 
 __all__ = ["FORMAT", "all_cases", "check_result", "run_suite", "schema"]
@@ -25,7 +26,7 @@ _ROUNDS = {False: 15, True: 5}
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the tables."""
-    return [*op_cases(), *network_cases()]
+    return [*op_cases(), *network_cases(), *training_cases()]
 
 
 def schema() -> dict[str, Any]:
@@ -127,7 +128,12 @@ def check_result(case: Case, work: Workload) -> dict[str, float] | None:
 
 def _entry(case: Case, work: Workload, device: str, rounds: int) -> dict[str, Any]:
     check = check_result(case, work)
-    timings = measure(work.variants, rounds=rounds, calls=case.calls, cold=case.cold, device=device)
+    rounds = min(rounds, case.rounds or rounds)
+    parts: dict[str, dict[str, Timing]] = {}
+    if any(variant.parts for variant in work.variants.values()):
+        timings, parts = _measure_parts(work, rounds, device)
+    else:
+        timings = measure(work.variants, rounds=rounds, calls=case.calls, cold=case.cold, device=device)
     names = list(timings)
     ours = timings[names[0]]
     seconds = Quartiles.of(ours.best).median / 1e3
@@ -146,7 +152,7 @@ def _entry(case: Case, work: Workload, device: str, rounds: int) -> dict[str, An
         "gflop_per_s": _rate(work.flops, seconds, 1e9),
         "items_per_s": _rate(work.items, seconds, 1.0),
         "check": check,
-        "variants": {name: _times(timing) for name, timing in timings.items()},
+        "variants": {name: _times(timing, parts.get(name, {})) for name, timing in timings.items()},
         "speedup": {
             name: Quartiles.of(
                 [theirs / mine for theirs, mine in zip(timings[name].best, ours.best, strict=True)]
@@ -160,12 +166,42 @@ def _rate(amount: int, seconds: float, unit: float) -> float | None:
     return float(f"{amount / seconds / unit:.4g}") if amount and seconds > 0 else None
 
 
-def _times(timing: Timing) -> dict[str, Any]:
-    return {
+def _measure_parts(
+    work: Workload, rounds: int, device: str
+) -> tuple[dict[str, Timing], dict[str, dict[str, Timing]]]:
+    """Times of every variant as the weighted sum of its parts in the same round, and those of the parts."""
+    pieces = {
+        (name, part): Variant(piece.run)
+        for name, variant in work.variants.items()
+        for part, piece in variant.parts.items()
+    }
+    found = measure(pieces, rounds=rounds, warmup=1, cold=False, device=device)
+    parts: dict[str, dict[str, Timing]] = {}
+    for (name, part), timing in found.items():
+        parts.setdefault(name, {})[part] = timing
+    whole = {}
+    for name, variant in work.variants.items():
+        weights = {part: piece.weight for part, piece in variant.parts.items()}
+        whole[name] = Timing(
+            _weighted([(weight, parts[name][part].cpu) for part, weight in weights.items()]),
+            _weighted([(weight, parts[name][part].wall) for part, weight in weights.items()]),
+        )
+    return whole, parts
+
+
+def _weighted(times: list[tuple[float, list[float]]]) -> list[float]:
+    return [sum(weight * series[i] for weight, series in times) for i in range(len(times[0][1]))]
+
+
+def _times(timing: Timing, parts: Mapping[str, Timing]) -> dict[str, Any]:
+    found: dict[str, Any] = {
         "cpu_ms": Quartiles.of(timing.cpu).to_dict() if timing.cpu else None,
         "wall_ms": Quartiles.of(timing.wall).to_dict(),
         "rounds": len(timing.wall),
     }
+    if parts:
+        found["parts_ms"] = {name: Quartiles.of(part.best).to_dict() for name, part in parts.items()}
+    return found
 
 
 def _line(entry: dict[str, Any]) -> str:
