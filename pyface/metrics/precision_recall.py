@@ -35,7 +35,7 @@ def precision_recall(
         ValueRangeError: not more features than k in a set, or some that are not finite.
 
     >>> precision_recall([[0.0], [1.0], [2.0], [3.0]], [[1.5], [1.6], [9.0]], neighbours=1)
-    (0.6666666666666666, 1.0)
+    (0.6666666666666666, 0.5)
     """
     reals, fakes = as_matrix(real, "real features"), as_matrix(generated, "generated features")
     if reals.shape[1] != fakes.shape[1]:
