@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import abc
 import collections
 import os
-import threading
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pyface.data.files import DatasetFiles, FolderFiles, open_files, paired_files
+from pyface.data.labels import LABEL_FILES, LabelFault, LabelSchema, read_labels
 from pyface.data.sample import Annotations, FaceDataset, Pixels, Sample
 from pyface.data.tree import (
-    DATASET_JSON,
     FOLDERS,
     LABELS,
     annotations_from,
     decode_depth,
     fill_sample,
-    read_nvidia_labels,
     read_records,
 )
 from pyface.errors import DataError
@@ -30,89 +27,15 @@ from pyface.io.images import image_shape, read_image, read_image16
 
 __all__ = ["ImageFolder"]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _LISTED = 20
-
-
-class _Source(abc.ABC):
-    """Named files of a dataset, wherever they lie. Names are relative, with forward slashes."""
-
-    path: Path
-
-    @abc.abstractmethod
-    def names(self) -> list[str]: ...
-
-    @abc.abstractmethod
-    def read(self, name: str) -> bytes: ...
-
-    def where(self, name: str) -> str:
-        return str(self.path / name)
-
-
-class _Folder(_Source):
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> list[str]:
-        found = []
-        for folder, folders, files in os.walk(self.path, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            base = Path(folder).relative_to(self.path)
-            found += [(base / name).as_posix() for name in files if not name.startswith(".")]
-        return sorted(found)
-
-    def read(self, name: str) -> bytes:
-        try:
-            return (self.path / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"{name} cannot be read: {error.strerror}") from error
-
-
-class _Zip(_Source):
-    """A zip file; each process opens it for itself, so that forked workers do not share a file position."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
-
-    def _file(self) -> zipfile.ZipFile:
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), zipfile.ZipFile(self.path))
-            except (OSError, zipfile.BadZipFile) as error:
-                raise DataError(f"{self.path} is not a readable zip file: {error}") from error
-        return self._opened[1]
-
-    def names(self) -> list[str]:
-        files = [info.filename for info in self._file().infolist() if not info.is_dir()]
-        return sorted(
-            n for n in files if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(n).parts)
-        )
-
-    def read(self, name: str) -> bytes:
-        with self._lock:
-            try:
-                return self._file().read(name)
-            except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-                raise DataError(f"{name} cannot be read: {error}") from error
-
-    def where(self, name: str) -> str:
-        return f"{self.path}!{name}"
 
 
 class ImageFolder(FaceDataset):
     """Pictures of a folder (and the folders in it) or of a zip file, in the order of their names.
 
     PNG, JPEG and WebP of one common size. With folders VIS and NIR (see `pyface.data.tree`) a sample has both
-    pictures; SEGMENTATION and DEPTH are read when they are there. Labels come from labels.jsonl and from
-    dataset.json; labels of files that are not there are left out.
+    pictures; SEGMENTATION and DEPTH are read when they are there. Labels come from labels.jsonl and from one
+    of the files of `pyface.data.labels`; labels of files that are not there are left out.
 
     Args:
         path: folder or .zip file.
@@ -129,11 +52,10 @@ class ImageFolder(FaceDataset):
         self, path: str | os.PathLike[str], *, spectra: Sequence[str] | None = None, cache: bool = False
     ) -> None:
         self.path = Path(path)
-        if not self.path.exists():
-            raise DataError(f"{self.path} does not exist; give a folder with pictures, or a .zip file")
-        self._source: _Source = _Folder(self.path) if self.path.is_dir() else _Zip(self.path)
+        self._source: DatasetFiles = open_files(self.path)
         names = self._source.names()
-        self._files, self.spectra = _paired(names, spectra, self.path)
+        self._files, self.spectra, missing = paired_files(names, spectra, self.path)
+        _refuse(missing, len(self._files), self.path)
         self._extras = {
             kind: {name for name in names if name.startswith(FOLDERS[kind] + "/")}
             for kind in ("segmentation", "depth")
@@ -141,6 +63,7 @@ class ImageFolder(FaceDataset):
         self.image_shape = self._checked_shapes()
         self._records: list[dict[str, Any]] = []
         self._annotations: dict[str, npt.NDArray[Any]] = {}
+        self._schema: LabelSchema | None = None
         self._read_labels(set(names))
         self._pixels: dict[str, Pixels] = {}
         if cache:
@@ -184,6 +107,11 @@ class ImageFolder(FaceDataset):
         elif not grey and pixels.ndim == 2:
             return np.repeat(pixels[..., None], 3, axis=2)
         return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    def file_names(self, spectrum: str) -> list[str]:
+        """Files of all pictures of a spectrum, relative to the dataset, in order."""
+        place = self.spectra.index(self._checked_spectrum(spectrum))
+        return [row[place] for row in self._files]
 
     def _file(self, index: int, spectrum: str) -> str:
         return self._files[index][self.spectra.index(spectrum)]
@@ -239,7 +167,7 @@ class ImageFolder(FaceDataset):
         return height, width, 1 if self.spectra[0] == "nir" else max(first)
 
     def _shape(self, name: str) -> tuple[int, int, int]:
-        if isinstance(self._source, _Folder):
+        if isinstance(self._source, FolderFiles):
             return image_shape(self._source.path / name)
         return image_shape(self._source.read(name))
 
@@ -250,16 +178,25 @@ class ImageFolder(FaceDataset):
             self._records = self._of_every_picture(by_file.get, LABELS)
             self._annotations = annotations_from(self._records)
             self.label_names = tuple(self._records[0].get("conditions", ()))
-        if DATASET_JSON in names:
-            labels, label_names = read_nvidia_labels(
-                self._text(DATASET_JSON), self._source.where(DATASET_JSON)
+        present = [name for name in LABEL_FILES if name in names]
+        files = [read_labels(n, self._source.read(n), [row[0] for row in self._files]) for n in present]
+        files = [labels for labels in files if labels.rows or labels.faults]
+        if len(files) > 1:
+            raise DataError(
+                f"{self.path} has labels in {' and in '.join(x.source for x in files)}; keep one of them"
             )
-            if labels:
-                stems = {_bare(name): vector for name, vector in labels.items()}
-                rows = self._of_every_picture(lambda n: labels.get(n, stems.get(_bare(n))), DATASET_JSON)
-                table = np.array(rows, np.float32).reshape(len(self), len(label_names))
-                self._annotations = {n: table[:, i] for i, n in enumerate(label_names)} | self._annotations
-                self.label_names = label_names
+        for labels in files:
+            _refuse([_told(fault, labels.source) for fault in labels.faults], len(self), self.path, "labels")
+            rows = self._of_every_picture(labels.finder(), labels.source)
+            self._schema = labels.schema
+            self.label_names = labels.schema.names
+            table = np.stack([labels.vector(row) for row in rows])
+            columns = {name: table[:, i] for i, name in enumerate(self.label_names)}
+            self._annotations = self._annotations | columns
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        return super().label_schema if self._schema is None else self._schema
 
     def _of_every_picture(self, find: Callable[[str], Any], source: str) -> list[Any]:
         rows = [next((r for r in map(find, files) if r is not None), None) for files in self._files]
@@ -286,12 +223,6 @@ def _record_files(record: dict[str, Any]) -> list[str]:
     return [record["file"], *(files.values() if isinstance(files, dict) else ())]
 
 
-def _bare(name: str) -> str:
-    """The name within its spectrum's folder, as VIS/a.png and NIR/a.png share one."""
-    top, slash, rest = name.partition("/")
-    return rest if slash and top in FOLDERS.values() else name
-
-
 def _reason(error: DataError) -> str:
     return (
         str(error.__cause__ or error)
@@ -300,38 +231,16 @@ def _reason(error: DataError) -> str:
     )
 
 
-def _refuse(problems: list[str], total: int, path: Path) -> None:
+def _told(fault: LabelFault, source: str) -> str:
+    line = f" line {fault.line}" if fault.line else ""
+    return f"{fault.file} ({source}{line}): {fault.reason}" if fault.file else fault.reason
+
+
+def _refuse(problems: list[str], total: int, path: Path, what: str = "pictures") -> None:
     if problems:
         rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        counted = f"{len(problems)} {what}" if what == "labels" else f"{len(problems)} of {total} {what}"
         raise DataError(
-            f"{len(problems)} of {total} pictures of {path} cannot be used: "
-            f"{'; '.join(problems[:_LISTED])}{rest}. Repair or remove them."
+            f"{counted} of {path} cannot be used: {'; '.join(problems[:_LISTED])}{rest}. "
+            f"`pyface data check {path} --fix NEW` writes a repaired copy."
         )
-
-
-def _paired(
-    names: list[str], spectra: Sequence[str] | None, path: Path
-) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Files of each sample, one per spectrum, and the spectra."""
-    pictures = [name for name in names if name.lower().endswith(_SUFFIXES)]
-    trees = {s: [n for n in pictures if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")}
-    there = tuple(s for s in trees if trees[s])
-    if not there:
-        extra = tuple(f"{FOLDERS[kind]}/" for kind in ("segmentation", "depth"))
-        trees, there = {"vis": [n for n in pictures if not n.startswith(extra)], "nir": []}, ("vis",)
-    chosen = tuple(spectra) if spectra is not None else there
-    if not chosen or set(chosen) - set(there) or len(set(chosen)) != len(chosen):
-        raise DataError(f"{path} has the spectra {', '.join(there)}; got {', '.join(chosen) or 'none'}")
-    if not trees[chosen[0]]:
-        raise DataError(f"{path} has no picture ({', '.join(_SUFFIXES)}); give the folder that holds them")
-    others = [set(trees[s]) for s in chosen[1:]]
-    rows = []
-    problems = []
-    for first in trees[chosen[0]]:
-        row = (first, *(f"{FOLDERS[s]}/{_bare(first)}" for s in chosen[1:]))
-        rows.append(row)
-        problems += [
-            f"{first}: {name} is not there" for name, t in zip(row[1:], others, strict=True) if name not in t
-        ]
-    _refuse(problems, len(rows), path)
-    return rows, chosen

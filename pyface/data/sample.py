@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from pyface.data.labels import LabelSchema, schema_of
 from pyface.errors import DataError, ValueRangeError
 from pyface.io.rng import Domain, permutation
 
@@ -119,6 +120,11 @@ class FaceDataset(Dataset[Sample], abc.ABC):
                 )
             columns.append(values.astype(np.float32))
         return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0), np.float32)
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        """What `labels()` are: a class, multi-hot or a vector, and the names of their entries."""
+        return schema_of(self.labels(), self.label_names)
 
     def filter(self, **conditions: Any) -> Subset:
         """The samples for which every condition holds.
@@ -227,6 +233,10 @@ class Subset(FaceDataset):
         self.spectra = dataset.spectra
         self.image_shape = dataset.image_shape
         self.label_names = dataset.label_names
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        return self.dataset.label_schema
 
     @property
     def annotations(self) -> Annotations:

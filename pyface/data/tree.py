@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyface.data.sample import Sample
 from pyface.errors import DataError
+
+if TYPE_CHECKING:
+    from pyface.data.sample import Sample
 
 __all__ = [
     "CARD",
@@ -28,11 +30,11 @@ __all__ = [
     "FOLDERS",
     "LABELS",
     "annotations_from",
+    "bare_name",
     "decode_depth",
     "encode_depth",
     "fill_sample",
     "nvidia_labels",
-    "read_nvidia_labels",
     "read_records",
     "record_of",
 ]
@@ -45,6 +47,12 @@ CARD = "card.json"
 DEPTH_LEVELS = 4096.0  # levels per head unit: steps of 0.00024, up to 15.99 units
 
 _NUMBERS = ("attributes", "action_units", "conditions", "pose")
+
+
+def bare_name(name: str) -> str:
+    """The name within its spectrum's folder, as VIS/a.png and NIR/a.png share one."""
+    top, slash, rest = name.partition("/")
+    return rest if slash and top in FOLDERS.values() else name
 
 
 def encode_depth(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
@@ -126,58 +134,7 @@ def read_records(text: str, source: str) -> dict[str, dict[str, Any]]:
     return records
 
 
-def read_nvidia_labels(text: str, source: str) -> tuple[dict[str, list[float]], tuple[str, ...]]:
-    """Label vectors by file and the names of their entries, of a dataset.json.
-
-    `{"labels": [["a/b.png", 3], ...]}` (a class becomes a one-hot vector) or `[["a/b.png", [0.1, 1]], ...]`;
-    names come from "label_names", else they are label0, label1...
-
-    Raises:
-        DataError: not of this form.
-    """
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{source} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f'{source} must be an object with "labels"; got {type(content).__name__}')
-    pairs = content.get("labels") or []
-    proper = isinstance(pairs, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and _is_label(pair[1])
-        for pair in pairs
-    )
-    if not proper:
-        raise DataError(f'{source}: "labels" must be a list of [name, class] or [name, [numbers]]')
-    labels = dict(pairs)
-    classes = [isinstance(value, int) for value in labels.values()]
-    if any(classes) and not all(classes):
-        raise DataError(f"{source} mixes classes and vectors; use one kind")
-    if any(classes):
-        labels = _one_hot(labels, source)
-    widths = {len(value) for value in labels.values()}
-    if len(widths) > 1:
-        raise DataError(f"{source}: vectors differ in length: {sorted(widths)}")
-    width = widths.pop() if widths else 0
-    names = content.get("label_names") or [f"label{i}" for i in range(width)]
-    if not isinstance(names, list) or len(set(map(str, names))) != width:
-        raise DataError(f'{source}: "label_names" must be {width} different names; got {names!r}'[:300])
-    return labels, tuple(map(str, names))
-
-
 def nvidia_labels(labels: npt.NDArray[np.float32], files: Sequence[str], names: Sequence[str]) -> str:
     """Text of a dataset.json: one vector per file, in NVIDIA's layout, and the names of its entries."""
     rows = [[name, [round(float(v), 5) for v in row]] for name, row in zip(files, labels, strict=True)]
     return json.dumps({"labels": rows, "label_names": list(names)})
-
-
-def _is_label(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(isinstance(v, int | float) and np.isfinite(v) for v in value)
-    return isinstance(value, int) and value >= 0
-
-
-def _one_hot(labels: Mapping[str, int], source: str) -> dict[str, list[float]]:
-    count = max(labels.values()) + 1
-    if count > 65536:
-        raise DataError(f"{source}: class {count - 1} is too large; number classes from 0, up to 65535")
-    return {name: [float(i == value) for i in range(count)] for name, value in labels.items()}

@@ -1,0 +1,166 @@
+"""Named files of a dataset, in a folder or in a zip file."""
+
+from __future__ import annotations
+
+import abc
+import os
+import threading
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyface.data.tree import FOLDERS, bare_name
+from pyface.errors import DataError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "DatasetFiles",
+    "FolderFiles",
+    "ZipFiles",
+    "open_files",
+    "paired_files",
+]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what is read; others are left alone
+_ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError)
+
+
+class DatasetFiles(abc.ABC):
+    """Named files of a dataset, wherever they lie. Names are relative, with forward slashes."""
+
+    path: Path
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """All files in order of their names, without hidden ones."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises DataError when it cannot be read."""
+
+    @abc.abstractmethod
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Size in bytes and a number that changes when the file does (time in ns, or checksum)."""
+
+    def where(self, name: str) -> str:
+        """The file for a message."""
+        return str(self.path / name)
+
+
+class FolderFiles(DatasetFiles):
+    """The files of a folder and of the folders in it; links are followed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def names(self) -> list[str]:
+        found = []
+        for folder, folders, files in os.walk(self.path, followlinks=True):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            base = Path(folder).relative_to(self.path)
+            found += [(base / name).as_posix() for name in files if not name.startswith(".")]
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.path / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{name} cannot be read: {error.strerror}") from error
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        try:
+            status = (self.path / name).stat()
+        except OSError as error:
+            raise DataError(f"{name} cannot be read: {error.strerror}") from error
+        return status.st_size, status.st_mtime_ns
+
+
+class ZipFiles(DatasetFiles):
+    """The files of a zip; each process opens it for itself, as forked ones would share a file position."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def _file(self) -> zipfile.ZipFile:
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+            except (OSError, zipfile.BadZipFile) as error:
+                raise DataError(f"{self.path} is not a readable zip file: {error}") from error
+        return self._opened[1]
+
+    def entries(self) -> list[str]:
+        """Names of all files as the zip lists them: in its order, twice where they stand twice."""
+        files = [info.filename for info in self._file().infolist() if not info.is_dir()]
+        return [n for n in files if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(n).parts)]
+
+    def names(self) -> list[str]:
+        return sorted(set(self.entries()))
+
+    def read(self, name: str) -> bytes:
+        with self._lock:
+            try:
+                return self._file().read(name)
+            except _ZIP_ERRORS as error:
+                raise DataError(f"{name} cannot be read: {error}") from error
+            except Exception as error:  # zlib.error, lzma.LZMAError: damaged compressed bytes
+                raise DataError(f"{name} cannot be read: {error}") from error
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        try:
+            info = self._file().getinfo(name)
+        except KeyError as error:
+            raise DataError(f"{name} is not in {self.path}") from error
+        return info.file_size, info.CRC
+
+    def where(self, name: str) -> str:
+        return f"{self.path}!{name}"
+
+
+def open_files(path: str | os.PathLike[str]) -> DatasetFiles:
+    """The files of a folder or a zip. Raises DataError when it does not exist."""
+    where = Path(path)
+    if not where.exists():
+        raise DataError(f"{where} does not exist; give a folder with pictures, or a .zip file")
+    return FolderFiles(where) if where.is_dir() else ZipFiles(where)
+
+
+def paired_files(
+    names: Sequence[str], spectra: Sequence[str] | None, path: Path
+) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[str]]:
+    """Files of each sample, one per spectrum; the spectra; and what is not there though it should be.
+
+    Raises DataError when there is no picture, or not in these spectra.
+    """
+    pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    trees = {s: [n for n in pictures if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")}
+    there = tuple(s for s in trees if trees[s])
+    if not there:
+        extra = tuple(f"{FOLDERS[kind]}/" for kind in ("segmentation", "depth"))
+        trees, there = {"vis": [n for n in pictures if not n.startswith(extra)], "nir": []}, ("vis",)
+    chosen = tuple(spectra) if spectra is not None else there
+    if not chosen or set(chosen) - set(there) or len(set(chosen)) != len(chosen):
+        raise DataError(f"{path} has the spectra {', '.join(there)}; got {', '.join(chosen) or 'none'}")
+    if not trees[chosen[0]]:
+        raise DataError(
+            f"{path} has no picture ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds them"
+        )
+    others = [set(trees[s]) for s in chosen[1:]]
+    rows = []
+    problems = []
+    for first in trees[chosen[0]]:
+        row = (first, *(f"{FOLDERS[s]}/{bare_name(first)}" for s in chosen[1:]))
+        rows.append(row)
+        problems += [
+            f"{first}: {name} is not there" for name, t in zip(row[1:], others, strict=True) if name not in t
+        ]
+    return rows, chosen, problems
