@@ -15,7 +15,7 @@ from pyface.errors import PyfaceError
 VERBS = {
     "bench": ("pyface.cli.bench", "Measure the ops, the networks and the renderer on this machine."),
     "convert": ("pyface.cli.convert", "Convert an NVIDIA or rosinality checkpoint without running its code."),
-    "data": ("pyface.cli.data", "Render and inspect datasets."),
+    "data": ("pyface.cli.data", "Render, check, repair, pack and look at datasets."),
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),
     "generate": ("pyface.cli.generate", "Make images, grids and videos with a generator."),
     "train": ("pyface.cli.train", "Train a generator on a dataset."),

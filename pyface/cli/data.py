@@ -10,6 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
+from pyface.cli import data_check
 from pyface.errors import DataError, ValueRangeError
 
 _SHEET_DEFAULT = 64
@@ -17,7 +18,11 @@ _SHEET_DEFAULT = 64
 
 @click.group("data")
 def command() -> None:
-    """Render and inspect datasets."""
+    """Render, check, repair, pack and look at datasets."""
+
+
+command.add_command(data_check.check)
+command.add_command(data_check.pack)
 
 
 def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
