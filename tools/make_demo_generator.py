@@ -35,6 +35,7 @@ from pyface.io.images import contact_sheet, to_uint8
 from pyface.models import StyleGAN2Generator
 from pyface.training import TrainingSet
 from pyface.training.checkpoint import Snapshots, load_state, restore_state, resume_files
+from pyface.training.observers import observers
 from pyface.training.recipes.condition_classifier import (
     ClassifierRecipe,
     ConditionClassifier,
@@ -43,7 +44,6 @@ from pyface.training.recipes.condition_classifier import (
     train_classifier,
 )
 from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build, start_from
-from pyface.training.report import Deadline, Progress, SampleSheets
 from pyface.training.source import open_training_set
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,18 +139,23 @@ def train(
     """Train for some minutes, going on from the last resume file."""
     out = make_folder(work / "run")
     run = new_run(data, guide, refine)
+    average = run.average.average
+    total = int(RECIPE.kimg * 1000)
+    snapshots = Snapshots(out, average, 20_000, RECIPE.plain(), facts_of(data, command))
+    run.trainer.callbacks += observers(
+        out,
+        run.trainer.feed,
+        run.generator,
+        average,
+        snapshots,
+        total=total,
+        interval=10_000,
+        minutes=minutes,
+    )
     earlier = resume_files(out)
     if earlier:
         restore_state(run.trainer, load_state(earlier[-1]))
         click.echo(f"going on from {earlier[-1].name}")
-    average = run.average.average
-    total = int(RECIPE.kimg * 1000)
-    run.trainer.callbacks += [
-        Progress(out, total, seconds=20.0),
-        Deadline(minutes),
-        SampleSheets(out, average, run.trainer.feed, 10_000),
-        Snapshots(out, average, 20_000, RECIPE.plain(), facts_of(data, command)),
-    ]
     run.trainer.run(total)
 
 

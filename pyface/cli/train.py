@@ -79,13 +79,17 @@ def parse_names(text: str | None) -> tuple[str, ...]:
     "--warmup-kimg", type=float, default=0.0, show_default=True, help="Discriminator alone for so long."
 )
 @click.option("--snap", type=float, default=50.0, show_default=True, help="Snapshot every so many kimg.")
+@click.option(
+    "--tick", type=float, default=4.0, show_default=True, help="Record in stats.jsonl every so many kimg."
+)
 @click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 def stylegan2(**options: Any) -> None:
     """Train StyleGAN2.
 
-    The folder gets reals.png, fakes-*.png (fixed latents), snapshot-*.safetensors (for pyface generate),
-    resume-*.pt, stats.jsonl and recipe.json. Ctrl-C saves and ends.
+    The folder gets reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average),
+    snapshot-*.safetensors (for pyface generate), resume-*.pt, stats.jsonl, events.jsonl and recipe.json.
+    Ctrl-C saves and ends.
     """
     import torch
 
@@ -99,8 +103,9 @@ def stylegan2(**options: Any) -> None:
         torch.set_num_threads(options["threads"])
     device = "cuda" if options["device"] == "auto" and torch.cuda.is_available() else options["device"]
     device = "cpu" if device == "auto" else device
-    if options["snap"] <= 0:
-        raise ValueRangeError(f"--snap must be greater than 0; got {options['snap']}.")
+    for name in ("snap", "tick"):
+        if options[name] <= 0:
+            raise ValueRangeError(f"--{name} must be greater than 0; got {options[name]}.")
     conditions = None if options["cond"] else parse_names(options["conditions"])
     resolution = parse_resolution(options["resolution"])
     data = open_training_set(
@@ -121,6 +126,7 @@ def stylegan2(**options: Any) -> None:
         device=device,
         resume=options["resume"],
         snapshot_kimg=options["snap"],
+        tick_kimg=options["tick"],
         minutes=options["minutes"],
     )
 
@@ -172,6 +178,7 @@ def train_and_save(
     resume: Path | None = None,
     discriminator: Path | None = None,
     snapshot_kimg: float = 50.0,
+    tick_kimg: float = 4.0,
     minutes: float | None = None,
 ) -> Any:
     """Run a recipe to its end, with progress, sheets and snapshots in `out`; returns the run.
@@ -179,19 +186,11 @@ def train_and_save(
     resume: a resume file to go on from, or a generator to start from. discriminator: one to start from.
     """
     from pyface.training.checkpoint import Snapshots, load_state, restore_state
+    from pyface.training.observers import observers
     from pyface.training.recipes.stylegan2 import build, start_from
-    from pyface.training.report import Deadline, Progress, SampleSheets
 
     run = build(recipe, data, device=device)
-    if resume is not None and resume.suffix == ".pt":
-        restore_state(run.trainer, load_state(resume))
-    elif resume is not None:
-        start_from(run, resume, discriminator)
     total = int(recipe.kimg * 1000)
-    if run.trainer.images_seen >= total:
-        raise ValueRangeError(
-            f"the run is at {run.trainer.images_seen / 1000:g} kimg already; raise --kimg above that."
-        )
     interval = max(int(snapshot_kimg * 1000), recipe.batch)
     facts = {
         "data": data.source,
@@ -200,13 +199,28 @@ def train_and_save(
         "pyface": __version__,
         "label_samples": label_samples(data),
     }
-    if minutes is not None:
-        run.trainer.callbacks.append(Deadline(minutes))
-    run.trainer.callbacks += [
-        Progress(out, total),
-        SampleSheets(out, run.average.average, run.trainer.feed, interval, seed=recipe.seed),
-        Snapshots(out, run.average.average, interval, recipe.plain(), facts),
-    ]
+    average = run.average.average
+    snapshots = Snapshots(out, average, interval, recipe.plain(), facts)
+    run.trainer.callbacks += observers(
+        out,
+        run.trainer.feed,
+        run.generator,
+        average,
+        snapshots,
+        total=total,
+        interval=interval,
+        tick=max(int(tick_kimg * 1000), recipe.batch),
+        minutes=minutes,
+        seed=recipe.seed,
+    )
+    if resume is not None and resume.suffix == ".pt":
+        restore_state(run.trainer, load_state(resume))
+    elif resume is not None:
+        start_from(run, resume, discriminator)
+    if run.trainer.images_seen >= total:
+        raise ValueRangeError(
+            f"the run is at {run.trainer.images_seen / 1000:g} kimg already; raise --kimg above that."
+        )
     run.trainer.run(total)
     return run
 

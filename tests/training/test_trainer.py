@@ -19,7 +19,8 @@ from pyface.training.ema import ExponentialAverage
 from pyface.training.feed import box_shrink
 from pyface.training.phases import adam
 from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build, start_from
-from pyface.training.report import Progress, SampleSheets
+from pyface.training.sheets import SampleSheets
+from pyface.training.statistics import Statistics
 
 SMALL = {
     "resolution": (16, 16),
@@ -134,9 +135,9 @@ def test_bfloat16_and_several_spectra():
 
 def test_snapshots_load_and_old_resume_files_go(tmp_path):
     run = _run()
+    run.trainer.callbacks.append(Statistics(tmp_path, 4))
     snapshots = Snapshots(tmp_path, run.average.average, 4, run.recipe.plain(), {"data": "noise"}, keep=1)
     run.trainer.callbacks += [snapshots, SampleSheets(tmp_path, run.average.average, run.trainer.feed, 8)]
-    run.trainer.callbacks.append(Progress(tmp_path, 12, seconds=0.0))
     run.trainer.run(12)
     generator = pyface.load(tmp_path / "snapshot-000000.safetensors")
     assert torch.equal(_flat(generator), _flat(run.average.average))

@@ -1,0 +1,45 @@
+"""The callbacks of a run that a person follows: line, statistics, sheets, checkpoints, history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyface.training.checkpoint import Snapshots
+from pyface.training.collapse import DiversityWatch
+from pyface.training.events import Events
+from pyface.training.feed import Feed
+from pyface.training.loop import Callback
+from pyface.training.progress import Deadline, Progress
+from pyface.training.sheets import SampleSheets
+from pyface.training.statistics import Statistics
+
+__all__ = ["observers"]
+
+
+def observers(
+    folder: Path,
+    feed: Feed,
+    generator: Any,
+    average: Any,
+    snapshots: Snapshots,
+    *,
+    total: int,
+    interval: int,
+    tick: int = 4000,
+    minutes: float | None = None,
+    seed: int = 0,
+) -> list[Callback]:
+    """What watches a run of a generator, in the order in which it must be called.
+
+    generator and its running average: `average` is what the sheets `fakes-*` show and `snapshots` saves.
+    total: images at which the run ends; interval: images between two sheets, tick: between two records of
+    stats.jsonl; minutes: ends the run, if it comes first; seed: of the latents of sheets.
+    """
+    progress = Progress(total)
+    events = Events(folder, progress.say)
+    statistics = Statistics(folder, tick)
+    statistics.sources.append(DiversityWatch(generator, feed, events.warn, seed=seed))
+    sheets = SampleSheets(folder, average, feed, interval, seed=seed, raw=generator)
+    limits: list[Callback] = [Deadline(minutes)] if minutes is not None else []
+    return [*limits, progress, statistics, sheets, snapshots, events]
