@@ -9,7 +9,9 @@ import torch
 
 from pyface.training import TrainingSet
 from pyface.training.checkpoint import Snapshots, newest_state, restore_state, save_state
+from pyface.training.collapse import DiversityWatch
 from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build
+from pyface.training.statistics import Statistics
 
 RECIPE = StyleGAN2Recipe(
     resolution=(16, 16),
@@ -40,6 +42,9 @@ def main(folder: Path, steps: int) -> None:
     """Train to `steps`, with a resume file after every second step, and write `final.pt`."""
     torch.set_num_threads(1)
     run = make_run()
+    statistics = Statistics(folder, 3 * RECIPE.batch)
+    statistics.sources.append(DiversityWatch(run.generator, run.trainer.feed, lambda *_: None))
+    run.trainer.callbacks.append(statistics)
     run.trainer.callbacks.append(
         Snapshots(folder, run.average.average, 2 * RECIPE.batch, RECIPE.plain(), {"data": "noise"})
     )

@@ -14,6 +14,7 @@ import torch
 
 from pyface.errors import CheckpointError
 from pyface.training.checkpoint import load_state, newest_state, resume_files
+from pyface.training.statistics import WALL_CLOCK, read_records
 
 SCRIPT = Path(__file__).with_name("resume_run.py")
 STEPS = 60
@@ -64,6 +65,12 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     expected, found = (load_state(tmp_path / name / "final.pt") for name in ("whole", "cut"))
     assert _differences(expected["trainer"], found["trainer"]) == []
     assert expected["trainer"]["step_number"] == STEPS
+    records = [read_records(tmp_path / name / "stats.jsonl") for name in ("whole", "cut")]
+    for record in (r for each in records for r in each):
+        for column in WALL_CLOCK:
+            del record[column]
+    assert records[0] == records[1]
+    assert len(records[0]) == STEPS // 3
     assert not list((tmp_path / "cut").glob(".*")), "temporary files of killed runs are removed"
 
 
