@@ -12,6 +12,7 @@ from pyface.metrics.features import FaceFeatures, FeatureExtractor, FeatureStati
 from pyface.metrics.frechet import frechet_between, frechet_distance
 from pyface.metrics.nearest import NearestImages, nearest, nearest_sheet
 from pyface.metrics.precision_recall import neighbour_radii, precision_recall
+from pyface.metrics.verification import Verification, pair_scores, verification
 
 __all__ = [
     "Comparison",
@@ -20,11 +21,14 @@ __all__ = [
     "FeatureStatistics",
     "NearestImages",
     "RealImages",
+    "Verification",
     "features_of",
     "frechet_between",
     "frechet_distance",
     "nearest",
     "nearest_sheet",
     "neighbour_radii",
+    "pair_scores",
     "precision_recall",
+    "verification",
 ]

@@ -27,13 +27,14 @@ class RecognitionConfig(Config):
 
     Args:
         resolution: height and width that images are resized to; 16, 32, 64, ...
-        channels: of the five sizes resolution, resolution / 2, ..., resolution / 16.
+        channels: after the first layer (at half the resolution) and of the four stages of blocks, at 1/2,
+            1/4, 1/8 and 1/16 of the resolution.
         num_features: length of the feature vector.
         embedding_dim: length of the identity vector.
     """
 
     resolution: int = 64
-    channels: Sequence[int] = (16, 32, 64, 80, 112)
+    channels: Sequence[int] = (24, 32, 64, 80, 112)
     num_features: int = 160
     embedding_dim: int = 128
 
@@ -72,10 +73,10 @@ class FaceRecognition(nn.Module):
         super().__init__()
         self.config = config
         channels = tuple(config.channels)
-        self.stem = _ConvolutionNorm(3, channels[0])
+        self.stem = _ConvolutionNorm(3, channels[0], kernel=5, stride=2)
         blocks: list[nn.Module] = []
         for level, (before, after) in enumerate(itertools.pairwise(channels)):
-            blocks.append(_ResidualBlock(before, after, stride=2))
+            blocks.append(_ResidualBlock(before, after, stride=1 if level == 0 else 2))
             if level in (1, 2):  # a second block where it sees most for its cost
                 blocks.append(_ResidualBlock(after, after, stride=1))
         self.blocks = nn.Sequential(*blocks)
@@ -144,9 +145,9 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 
 class _ConvolutionNorm(nn.Sequential):
-    def __init__(self, channels: int, out_channels: int, stride: int = 1) -> None:
+    def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1, bias=False),
+            nn.Conv2d(channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(out_channels),
         )
 
@@ -156,7 +157,7 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.first = _ConvolutionNorm(channels, out_channels, stride)
+        self.first = _ConvolutionNorm(channels, out_channels, stride=stride)
         self.second = _ConvolutionNorm(out_channels, out_channels)
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or channels != out_channels:
