@@ -67,7 +67,15 @@ def test_margin_makes_the_loss_larger_and_needs_no_length():
 def test_it_learns_people_and_what_is_shown():
     data = coloured_people()
     recipe = RecognitionRecipe(
-        epochs=20, batch=32, lr=0.01, precision="float32", degraded_share=0.1, network=SMALL
+        epochs=30,
+        batch=32,
+        lr=0.01,
+        scale=12.0,
+        identity_weight=1.0,
+        parameter_weight=2.0,
+        degraded_share=0.1,
+        precision="float32",
+        network=SMALL,
     )
     run = build(recipe, data)
     losses = list(train(run, recipe))
