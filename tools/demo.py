@@ -109,7 +109,7 @@ def main(out: Path, seconds: float, count: int) -> None:
     training = make_folder(out / "training")
     critic = find_checkpoint("critic")
     train_and_save(
-        recipe, data, training, resume=find_checkpoint("demo"), discriminator=critic, minutes=seconds / 60
+        recipe, data, training, start_from=find_checkpoint("demo"), discriminator=critic, minutes=seconds / 60
     )
     snapshot = sorted(training.glob("snapshot-*.safetensors"))[-1]
     generate(out, snapshot, count)

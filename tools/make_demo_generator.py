@@ -43,7 +43,7 @@ from pyface.training.recipes.condition_classifier import (
     predictions,
     train_classifier,
 )
-from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build, start_from
+from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build
 from pyface.training.source import open_training_set
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +129,7 @@ def new_run(data: TrainingSet, guide: ConditionClassifier, refine: bool) -> Styl
     recipe = replace(RECIPE, lr_generator=0.0012, lr_discriminator=0.001) if refine else RECIPE
     run = build(recipe, data, image_losses=[("conditions", GUIDE_WEIGHT, condition_loss(guide))])
     if refine:
-        start_from(run, ASSETS / f"demo-{SIZE}.safetensors", ASSETS / f"critic-{SIZE}.safetensors")
+        run.start_from(ASSETS / f"demo-{SIZE}.safetensors", ASSETS / f"critic-{SIZE}.safetensors")
     return run
 
 

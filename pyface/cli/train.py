@@ -1,134 +1,259 @@
-"""`pyface train`: one subcommand per recipe."""
+"""`pyface train`: one subcommand per recipe, whose options come from the fields of its configuration."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pyface import __version__
-from pyface.errors import ValueRangeError
+from pyface.errors import CheckpointError, ValueRangeError
+from pyface.training.recipes import RECIPES, Recipe, Run
+
+PATH = click.Path(path_type=Path)
+
+RUN_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--data", help="Folder or zip of images, or procedural:IDENTITIESxSAMPLES@SIZE."),
+    click.option("--out", type=PATH, help="Folder for everything the run writes."),
+    click.option("--config", type=PATH, help="TOML file with values of fields, and data."),
+    click.option("--set", "set_", multiple=True, metavar="FIELD=VALUE", help="Value of a field; repeatable."),
+    click.option(
+        "--resume",
+        type=PATH,
+        help="resume-*.pt, or the folder of a run: goes on exactly. auto: the run in --out, if any.",
+    ),
+    click.option(
+        "--start-from",
+        type=PATH,
+        help="Weights to begin with, also of other sizes: .safetensors, demo, resume-*.pt, or the folder of "
+        "pyface convert --which all.",
+    ),
+    click.option("--start-from-d", type=PATH, help="The discriminator to begin with."),
+    click.option("--cond", is_flag=True, help="Train with every label that the data has."),
+    click.option("--minutes", type=float, help="End after so many minutes, if --kimg is not reached before."),
+    click.option("--snap", type=float, default=50.0, show_default=True, help="Snapshot every so many kimg."),
+    click.option(
+        "--tick", type=float, default=4.0, show_default=True, help="Record in stats.jsonl every so many kimg."
+    ),
+    click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]"),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
+]
 
 
-@click.group()
+class RecipeGroup(click.Group):
+    """The recipes as subcommands, of which only the one that is named is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(RECIPES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return recipe_command(RECIPES[cmd_name]) if cmd_name in RECIPES else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Recipes"):
+            formatter.write_dl([(name, RECIPES[name].meaning) for name in sorted(RECIPES)])
+
+
+@click.group(cls=RecipeGroup)
 def command() -> None:
-    """Train a generator on a dataset."""
+    """Train a network by a recipe.
 
-
-def parse_resolution(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of "64" or "80x64"."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) not in (1, 2) or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ValueRangeError(
-            f"--resolution must be SIZE or HEIGHTxWIDTH, such as 64 or 80x64; got {text!r}."
-        )
-    return int(parts[0]), int(parts[-1])
-
-
-def parse_names(text: str | None) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
-
-
-@command.command()
-@click.option("--data", required=True, help="Folder or zip of images, or procedural:IDENTITIESxSAMPLES@SIZE.")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder for everything the run writes."
-)
-@click.option(
-    "--kimg", type=float, default=1000.0, show_default=True, help="Length of training, in 1000 images."
-)
-@click.option("--minutes", type=float, help="End after so many minutes, if --kimg is not reached before.")
-@click.option("--batch", type=int, default=32, show_default=True)
-@click.option("--gamma", type=float, help="Weight of R1.  [default: 0.0002 * pixels / batch]")
-@click.option("--resolution", help="Shrink images to SIZE or HEIGHTxWIDTH by a whole factor.")
-@click.option("--cond", is_flag=True, help="Train with every label that the data has.")
-@click.option("--conditions", help="Train with these labels, separated by commas.")
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True
-)
-@click.option(
-    "--resume",
-    type=click.Path(path_type=Path),
-    help="resume-*.pt (goes on exactly) or .safetensors, or demo.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--lr", type=float, default=0.0025, show_default=True, help="Learning rate of both networks.")
-@click.option("--mirror", is_flag=True, help="Flip half of the images left-right.")
-@click.option("--style-mixing", type=float, default=0.9, show_default=True, help="Share of mixed samples.")
-@click.option("--ema-kimg", type=float, help="Half-life of the running average.  [default: batch * 10 / 32]")
-@click.option("--r1-interval", type=int, default=16, show_default=True)
-@click.option("--pl-interval", type=int, default=4, show_default=True, help="0: without path length.")
-@click.option("--pl-weight", type=float, default=2.0, show_default=True)
-@click.option("--cbase", type=int, default=16384, show_default=True, help="Channels times resolution.")
-@click.option("--cmax", type=int, default=512, show_default=True, help="Most channels in a layer.")
-@click.option("--z-dim", type=int, default=512, show_default=True)
-@click.option("--w-dim", type=int, default=512, show_default=True)
-@click.option("--map-depth", type=int, default=8, show_default=True, help="Layers of the mapping network.")
-@click.option("--initial-size", default="4", show_default=True, help="Size of the first layer, HEIGHTxWIDTH.")
-@click.option(
-    "--freeze-d", type=int, default=0, show_default=True, help="Layers of the discriminator to keep."
-)
-@click.option(
-    "--warmup-kimg", type=float, default=0.0, show_default=True, help="Discriminator alone for so long."
-)
-@click.option("--snap", type=float, default=50.0, show_default=True, help="Snapshot every so many kimg.")
-@click.option(
-    "--tick", type=float, default=4.0, show_default=True, help="Record in stats.jsonl every so many kimg."
-)
-@click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
-def stylegan2(**options: Any) -> None:
-    """Train StyleGAN2.
-
-    The folder gets reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average),
-    snapshot-*.safetensors (for pyface generate), resume-*.pt, stats.jsonl, events.jsonl and recipe.json.
-    Ctrl-C saves and ends.
+    Every field of a recipe has an option; `--config run.toml` and `--set field=value` give them too. Later
+    sources win: defaults, file, options, --set. `pyface train NAME --help-config` prints all fields as TOML.
     """
+
+
+def recipe_command(recipe: Recipe) -> click.Command:
+    """The subcommand of a recipe."""
+
+    def callback(**options: Any) -> None:
+        train(recipe, options)
+
+    for option in reversed([*RUN_OPTIONS, *_field_options(recipe)]):
+        callback = option(callback)
+    callback = click.option(
+        "--help-config",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=lambda ctx, _, asked: _print_fields(ctx, recipe) if asked else None,
+        help="Print every field with its default and meaning, as a TOML file for --config.",
+    )(callback)
+    help_text = (
+        f"{recipe.meaning}\n\nThe folder gets snapshot-*.safetensors, resume-*.pt, stats.jsonl, "
+        "events.jsonl, recipe.json and config.toml (the same recipe for --config); of a generator also "
+        "reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average). Ctrl-C saves "
+        "and ends."
+    )
+    return click.command(recipe.name, help=help_text)(callback)
+
+
+def _field_options(recipe: Recipe) -> list[Callable[[Any], Any]]:
+    from pyface.training.configuration import settings, shown
+
+    made: list[Callable[[Any], Any]] = []
+    for name, fields in recipe.shorthands.items():
+        made.append(click.option(f"--{name}", metavar="VALUE", help=f"The same for {' and '.join(fields)}."))
+    for each in settings(recipe.config).values():
+        about = f"{each.meaning[0].upper()}{each.meaning[1:]}."
+        if each.kind is bool:
+            flags = f"--{each.option}/--no-{each.option}"
+            made.append(click.option(flags, each.name, default=None, help=about))
+            continue
+        about += f"  [{', '.join(map(str, each.choices))}]" if each.choices else ""
+        default = "" if each.default in (None, ()) else f"  [default: {shown(each.default)}]"
+        made.append(click.option(f"--{each.option}", each.name, metavar="VALUE", help=about + default))
+    return made
+
+
+def _print_fields(ctx: click.Context, recipe: Recipe) -> None:
+    from pyface.training.configuration import describe
+
+    click.echo(describe(recipe.config), nl=False)
+    ctx.exit()
+
+
+def train(recipe: Recipe, options: dict[str, Any]) -> Any:
+    """Run a recipe as its command line asks; returns the run."""
     import torch
 
-    from pyface.io.atomic import make_folder, write_text
-    from pyface.training.source import open_training_set
+    from pyface.io.atomic import make_folder
+    from pyface.training.configuration import changes, resolve, settings
 
-    out = make_folder(options["out"])
+    _check_run_options(options)
     if options["threads"]:
-        if options["threads"] < 1:
-            raise ValueRangeError(f"--threads must be 1 or more; got {options['threads']}.")
         torch.set_num_threads(options["threads"])
     device = "cuda" if options["device"] == "auto" and torch.cuda.is_available() else options["device"]
     device = "cpu" if device == "auto" else device
-    for name in ("snap", "tick"):
-        if options[name] <= 0:
-            raise ValueRangeError(f"--{name} must be greater than 0; got {options[name]}.")
-    conditions = None if options["cond"] else parse_names(options["conditions"])
-    resolution = parse_resolution(options["resolution"])
-    data = open_training_set(
-        options["data"], resolution=resolution, conditions=conditions, seed=options["seed"], progress=_reading
-    )
-    recipe = _recipe(options, data)
-    write_text(out / "recipe.json", json.dumps({**recipe.plain(), "data": options["data"]}, indent=1) + "\n")
-    click.echo(
-        f"{len(data)} images of {data.size[0]}x{data.size[1]} from {data.source}; "
-        f"conditions {', '.join(data.label_names) or 'none'}; {recipe.precision} on {device}, "
-        f"{torch.get_num_threads()} threads",
-        err=True,
-    )
-    train_and_save(
-        recipe,
+    given, source = _given(recipe, options)
+    resumed = _resumed(recipe, options)
+    stored: dict[str, Any] = resumed[1]["recipe"] if resumed else {}
+    source = source or (resumed[1].get("facts", {}).get("data") if resumed else None)
+    out = options["out"] or (resumed[0].parent if resumed else None)
+    if source is None or out is None:
+        missing = "--data" if source is None else "--out"
+        raise ValueRangeError(f"{missing} is missing. A new run needs --data and --out.")
+    out = make_folder(out)
+    moved = changes(recipe.config, stored, given) if resumed else {}
+    data = _open_data(str(source), resolve(recipe.config, stored, given), {**stored, **given}, options)
+    found = {name: value for name, value in _of_data(data).items() if name in settings(recipe.config)}
+    if resumed:
+        changes(recipe.config, stored, found)
+    config = resolve(recipe.config, stored, given, found)
+    facts = _facts(recipe, data, str(source))
+    _write_configuration(out, recipe, config, facts)
+    _announce(config, data, device, moved)
+    return train_and_save(
+        config,
         data,
         out,
+        recipe=recipe,
+        facts=facts,
         device=device,
-        resume=options["resume"],
+        resume=resumed[0] if resumed else None,
+        start_from=options["start_from"],
+        discriminator=options["start_from_d"],
         snapshot_kimg=options["snap"],
         tick_kimg=options["tick"],
         minutes=options["minutes"],
     )
+
+
+def _check_run_options(options: dict[str, Any]) -> None:
+    if options["threads"] is not None and options["threads"] < 1:
+        raise ValueRangeError(f"--threads must be 1 or more; got {options['threads']}.")
+    for name in ("snap", "tick"):
+        if not options[name] > 0:
+            raise ValueRangeError(f"--{name} must be greater than 0; got {options[name]}.")
+    resume = options["resume"]
+    if resume is not None and resume.suffix != ".pt" and not resume.is_dir() and str(resume) != "auto":
+        if options["start_from"] is not None:
+            raise ValueRangeError(
+                f"--resume {resume} and --start-from {options['start_from']} both name weights. "
+                "Give --start-from alone."
+            )
+        options["start_from"], options["resume"] = resume, None
+    if options["start_from_d"] is not None and options["start_from"] is None:
+        raise ValueRangeError("--start-from-d needs --start-from, which names the generator.")
+    if options["resume"] is not None and options["start_from"] is not None:
+        raise ValueRangeError(
+            "--resume goes on with a run and --start-from begins one from its weights; give one of them."
+        )
+
+
+def _given(recipe: Recipe, options: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """{field: value} of the file, the options and --set, later ones winning; and where the data are."""
+    from pyface.training.configuration import checked, parse_settings, read_toml, settings
+
+    file = read_toml(options["config"]) if options["config"] is not None else {}
+    named = file.pop("recipe", recipe.name)
+    if named != recipe.name:
+        raise ValueRangeError(
+            f"{options['config']} is a configuration of {named!r}: use pyface train {named}."
+        )
+    source = options["data"] or file.pop("data", None)
+    file.pop("data", None)
+    given = checked(recipe.config, file)
+    texts = []
+    for name, fields in recipe.shorthands.items():
+        texts += [f"{field}={options[name]}" for field in fields if options[name] is not None]
+    for name in settings(recipe.config):
+        value = options.get(name)
+        texts += (
+            [] if value is None else [f"{name}={str(value).lower() if value in (True, False) else value}"]
+        )
+    given |= parse_settings(recipe.config, texts)
+    return given | parse_settings(recipe.config, options["set_"]), source
+
+
+def _resumed(recipe: Recipe, options: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The resume file to go on from, and what it holds."""
+    from pyface.training.checkpoint import load_state, newest_state
+
+    path = options["resume"]
+    if path is None:
+        return None
+    if path.suffix == ".pt":
+        found = (path, load_state(path))
+    elif str(path) == "auto":
+        if options["out"] is None:
+            raise ValueRangeError("--resume auto needs --out, the folder of the run.")
+        newest = newest_state(options["out"])
+        if newest is None:
+            return None
+        found = newest
+    else:
+        newest = newest_state(path)
+        if newest is None:
+            raise CheckpointError(f"{path} holds no resume-*.pt file. Leave --resume out to begin a run.")
+        found = newest
+    name = found[1].get("facts", {}).get("recipe", recipe.name)
+    if name != recipe.name:
+        raise CheckpointError(f"{found[0]} is a run of {name!r}: use pyface train {name}.")
+    return found
+
+
+def _open_data(source: str, config: Any, merged: dict[str, Any], options: dict[str, Any]) -> Any:
+    from pyface.training.source import open_training_set
+
+    return open_training_set(
+        source,
+        resolution=config.resolution if "resolution" in merged else None,
+        conditions=None if options["cond"] else getattr(config, "conditions", None),
+        spectra=tuple(getattr(config, "spectra", ("vis",))),
+        seed=getattr(config, "seed", 0),
+        progress=_reading,
+    )
+
+
+def _of_data(data: Any) -> dict[str, Any]:
+    """Fields that the data decide, for recipes that have them."""
+    return {"resolution": data.size, "conditions": data.label_names, "spectra": data.channels}
 
 
 def _reading(chunks: Any) -> Any:
@@ -137,45 +262,55 @@ def _reading(chunks: Any) -> Any:
     return tqdm(chunks, desc="reading images", leave=False, disable=not sys.stderr.isatty())
 
 
-def _recipe(options: dict[str, Any], data: Any) -> Any:
-    from pyface.training.recipes.stylegan2 import StyleGAN2Recipe
+def _facts(recipe: Recipe | None, data: Any, source: str) -> dict[str, Any]:
+    """Where a run comes from: recipe, data, command, versions."""
+    import platform
 
-    initial = parse_resolution(options["initial_size"]) or (4, 4)
-    return StyleGAN2Recipe(
-        resolution=data.size,
-        initial_size=initial,
-        kimg=options["kimg"],
-        batch=options["batch"],
-        gamma=options["gamma"],
-        lr_generator=options["lr"],
-        lr_discriminator=options["lr"],
-        style_mixing=options["style_mixing"],
-        r1_interval=options["r1_interval"],
-        path_length_interval=options["pl_interval"],
-        path_length_weight=options["pl_weight"],
-        ema_kimg=options["ema_kimg"],
-        mirror=options["mirror"],
-        precision=options["precision"],
-        channel_base=options["cbase"],
-        channel_max=options["cmax"],
-        z_dim=options["z_dim"],
-        w_dim=options["w_dim"],
-        mapping_layers=options["map_depth"],
-        freeze_d=options["freeze_d"],
-        warmup_kimg=options["warmup_kimg"],
-        seed=options["seed"],
-        conditions=data.label_names,
-        spectra=data.channels,
+    import torch
+
+    return {
+        "recipe": recipe.name if recipe else "stylegan2",
+        "data": source,
+        "images": len(data),
+        "command": shlex.join(["pyface", *sys.argv[1:]]),
+        "pyface": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def _write_configuration(out: Path, recipe: Recipe, config: Any, facts: dict[str, Any]) -> None:
+    from pyface.io.atomic import write_text
+    from pyface.training.configuration import plain, to_toml
+
+    write_text(out / "recipe.json", json.dumps({**plain(config), **facts}, indent=1) + "\n")
+    heading = f"# pyface train {recipe.name} --config THIS FILE --out FOLDER repeats the run.\n"
+    write_text(out / "config.toml", heading + to_toml(config, {"recipe": recipe.name, "data": facts["data"]}))
+
+
+def _announce(config: Any, data: Any, device: str, moved: dict[str, tuple[Any, Any]]) -> None:
+    import torch
+
+    click.echo(
+        f"{len(data)} images of {data.size[0]}x{data.size[1]} from {data.source}; "
+        f"conditions {', '.join(data.label_names) or 'none'}; {getattr(config, 'precision', 'float32')} on "
+        f"{device}, {torch.get_num_threads()} threads",
+        err=True,
     )
+    for name, (before, now) in moved.items():
+        click.echo(f"resumed with {name} {now} instead of {before}", err=True)
 
 
 def train_and_save(
-    recipe: Any,
+    config: Any,
     data: Any,
     out: Path,
     *,
+    recipe: Recipe | None = None,
+    facts: dict[str, Any] | None = None,
     device: str = "cpu",
     resume: Path | None = None,
+    start_from: Path | None = None,
     discriminator: Path | None = None,
     snapshot_kimg: float = 50.0,
     tick_kimg: float = 4.0,
@@ -183,40 +318,36 @@ def train_and_save(
 ) -> Any:
     """Run a recipe to its end, with progress, sheets and snapshots in `out`; returns the run.
 
-    resume: a resume file to go on from, or a generator to start from. discriminator: one to start from.
+    recipe: whose build function is used; StyleGAN2 when absent. resume: a resume file to go on from.
+    start_from, discriminator: networks to begin with, also of other sizes.
     """
     from pyface.training.checkpoint import Snapshots, load_state, restore_state
     from pyface.training.observers import observers
-    from pyface.training.recipes.stylegan2 import build, start_from
 
-    run = build(recipe, data, device=device)
-    total = int(recipe.kimg * 1000)
-    interval = max(int(snapshot_kimg * 1000), recipe.batch)
-    facts = {
-        "data": data.source,
-        "images": len(data),
-        "command": shlex.join(["pyface", *sys.argv[1:]]),
-        "pyface": __version__,
-        "label_samples": label_samples(data),
-    }
-    average = run.average.average
-    snapshots = Snapshots(out, average, interval, recipe.plain(), facts)
+    recipe = recipe or RECIPES["stylegan2"]
+    run: Run = recipe.build(config, data, device=device)
+    total = int(config.kimg * 1000)
+    interval = max(int(snapshot_kimg * 1000), config.batch)
+    facts = {**(facts or _facts(recipe, data, data.source)), "label_samples": label_samples(data)}
+    snapshots = Snapshots(out, run.saved, interval, config.plain(), facts)
     run.trainer.callbacks += observers(
         out,
         run.trainer.feed,
         run.generator,
-        average,
+        run.saved,
         snapshots,
         total=total,
         interval=interval,
-        tick=max(int(tick_kimg * 1000), recipe.batch),
+        tick=max(int(tick_kimg * 1000), config.batch),
         minutes=minutes,
-        seed=recipe.seed,
+        seed=config.seed,
     )
-    if resume is not None and resume.suffix == ".pt":
+    if resume is not None:
         restore_state(run.trainer, load_state(resume))
-    elif resume is not None:
-        start_from(run, resume, discriminator)
+    elif start_from is not None:
+        report = run.start_from(start_from, discriminator)
+        click.echo(str(report), err=True)
+        facts["transfer"] = report.to_dict()
     if run.trainer.images_seen >= total:
         raise ValueRangeError(
             f"the run is at {run.trainer.images_seen / 1000:g} kimg already; raise --kimg above that."

@@ -21,12 +21,15 @@ __all__ = ["Snapshots", "load_state", "newest_state", "restore_state", "resume_f
 FORMAT = 2  # 2: random numbers are keyed by step and sample, no generator is stored
 
 
-def save_state(path: Path, trainer: Trainer, recipe: dict[str, Any]) -> None:
+def save_state(
+    path: Path, trainer: Trainer, recipe: dict[str, Any], facts: dict[str, Any] | None = None
+) -> None:
     """Write the whole state of a run as tensors and plain values; the file is complete or absent."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state = {
         "format": FORMAT,
         "recipe": recipe,
+        "facts": facts or {},
         "trainer": trainer.state_dict(),
         "torch_rng": torch.get_rng_state(),
         "numpy_rng": [
@@ -128,7 +131,7 @@ class Snapshots(Callback):
     def save(self, trainer: Trainer) -> Path:
         """Write both files now; returns the snapshot's path."""
         label = f"{trainer.images_seen // 1000:06d}"
-        save_state(self.folder / f"resume-{label}.pt", trainer, self.recipe)
+        save_state(self.folder / f"resume-{label}.pt", trainer, self.recipe, self.facts)
         path = self.folder / f"snapshot-{label}.safetensors"
         training = {**self.facts, "kimg": trainer.images_seen / 1000, "recipe": self.recipe}
         save_model(path, self.model, extra={"training": training})

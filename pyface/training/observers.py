@@ -30,16 +30,19 @@ def observers(
     minutes: float | None = None,
     seed: int = 0,
 ) -> list[Callback]:
-    """What watches a run of a generator, in the order in which it must be called.
+    """What watches a run, in the order in which it must be called.
 
     generator and its running average: `average` is what the sheets `fakes-*` show and `snapshots` saves.
     total: images at which the run ends; interval: images between two sheets, tick: between two records of
-    stats.jsonl; minutes: ends the run, if it comes first; seed: of the latents of sheets.
+    stats.jsonl; minutes: ends the run, if it comes first; seed: of the latents of sheets. A run without a
+    generator (None) has neither sheets nor a diversity.
     """
     progress = Progress(total)
     events = Events(folder, progress.say)
     statistics = Statistics(folder, tick)
-    statistics.sources.append(DiversityWatch(generator, feed, events.warn, seed=seed))
-    sheets = SampleSheets(folder, average, feed, interval, seed=seed, raw=generator)
     limits: list[Callback] = [Deadline(minutes)] if minutes is not None else []
-    return [*limits, progress, statistics, sheets, snapshots, events]
+    sheets: list[Callback] = []
+    if generator is not None:
+        statistics.sources.append(DiversityWatch(generator, feed, events.warn, seed=seed))
+        sheets.append(SampleSheets(folder, average, feed, interval, seed=seed, raw=generator))
+    return [*limits, progress, statistics, *sheets, snapshots, events]

@@ -18,9 +18,7 @@ from typing import Any
 import torch
 
 from pyface.errors import DataError, PyfaceError
-from pyface.training import TrainingSet
 from pyface.training.distributed import Ranks, join_ranks
-from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build
 
 
 def exchanges(ranks: Ranks) -> dict[str, Any]:
@@ -98,67 +96,12 @@ def failed(ranks: Ranks) -> dict[str, Any]:
     return _steps(ranks, fail)
 
 
-SMALL: dict[str, Any] = {
-    "resolution": (8, 8),
-    "channel_base": 64,
-    "channel_max": 8,
-    "z_dim": 8,
-    "w_dim": 8,
-    "mapping_layers": 2,
-    "conditions": ("a", "b"),
-    "mirror": True,
-    "path_length_interval": 2,
-    "r1_interval": 2,
-    "seed": 5,
-}
-
-
-def _trained(ranks: Ranks, rounds: int, **changes: Any) -> dict[str, torch.Tensor]:
-    """Everything that three steps in float64 have moved, by name."""
-    rng = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=rng)
-    data = TrainingSet.from_arrays(pixels, torch.rand(40, 2, generator=rng), ["a", "b"])
-    run = build(StyleGAN2Recipe(**SMALL, **changes), data, ranks=ranks, rounds=rounds)
-    for module in run.trainer.modules.values():
-        module.double()
-    for _ in range(3):
-        run.trainer.step()
-    return {
-        f"{name}.{key}": tensor
-        for name, module in run.trainer.modules.items()
-        for key, tensor in module.state_dict().items()
-    }
-
-
-def _training(ranks: Ranks, rounds: int, **changes: Any) -> dict[str, Any]:
-    """How far the weights of these processes are from those of one process, in units of rtol 1e-8."""
-    found = _trained(ranks, rounds, **changes)
-    ranks.check_equal(found, 3)
-    if not ranks.main:
-        return {}
-    alone = _trained(Ranks(), rounds, **changes)
-    far = [(found[k] - v).abs() / (1e-12 + 1e-8 * v.abs()) for k, v in alone.items()]
-    return {"worst": max(t.max().item() for t in far), "tensors": len(far)}
-
-
-def training_rounds(ranks: Ranks) -> dict[str, Any]:
-    """Two processes, each with two micro-batches."""
-    return _training(ranks, 2, batch=16, mbstd_group=4)
-
-
-def training_three(ranks: Ranks) -> dict[str, Any]:
-    """Three processes with one micro-batch."""
-    return _training(ranks, 1, batch=12, mbstd_group=2)
-
-
 SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, float]]] = {
     "exchanges": (exchanges, 3, {}),
     "killed": (killed, 2, {"limit": 8.0}),
     "frozen": (frozen, 3, {"limit": 4.0}),
     "late": (late, 2, {"stall": 2.0}),
     "failed": (failed, 3, {}),
-    "training_rounds": (training_rounds, 2, {}),
-    "training_three": (training_three, 3, {}),
     "absent": (exchanges, 3, {"join": 2.0}),
 }
 

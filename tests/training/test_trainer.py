@@ -18,7 +18,7 @@ from pyface.training.checkpoint import Snapshots, load_state, restore_state, res
 from pyface.training.ema import ExponentialAverage
 from pyface.training.feed import box_shrink
 from pyface.training.phases import adam
-from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build, start_from
+from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build
 from pyface.training.sheets import SampleSheets
 from pyface.training.statistics import Statistics
 
@@ -148,16 +148,8 @@ def test_snapshots_load_and_old_resume_files_go(tmp_path):
     assert [record["kimg"] for record in records] == [0.004, 0.008, 0.012]
     assert "loss/adversarial" in records[0]
     again = _run()
-    start_from(again, tmp_path / "snapshot-000000.safetensors")
+    again.start_from(tmp_path / "snapshot-000000.safetensors")
     assert torch.equal(_flat(again.generator), _flat(generator))
-
-
-def test_start_from_another_size_is_refused(tmp_path):
-    run = _run()
-    Snapshots(tmp_path, run.average.average, 4, {}, {}).save(run.trainer)
-    other = _run(z_dim=4)
-    with pytest.raises(CheckpointError, match="other sizes"):
-        start_from(other, tmp_path / "snapshot-000000.safetensors")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

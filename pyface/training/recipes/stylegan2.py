@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyface.errors import CheckpointError, ValueRangeError
+from pyface.errors import ValueRangeError
 from pyface.models import (
-    DiscriminatorConfig,
-    GeneratorConfig,
     StyleGAN2Discriminator,
     StyleGAN2Generator,
-    load,
     mix_styles,
 )
+from pyface.training.configuration import from_plain
 from pyface.training.distributed import Ranks
 from pyface.training.draws import Draws
 from pyface.training.ema import ExponentialAverage
@@ -26,125 +24,14 @@ from pyface.training.feed import Feed, TrainingSet
 from pyface.training.loop import Trainer
 from pyface.training.losses import logistic_fake, logistic_generator, logistic_real
 from pyface.training.phases import Batch, Images, LossTerm, Phase, adam, as_spectra
+from pyface.training.recipes.stylegan2_config import StyleGAN2Recipe
 from pyface.training.regularizers import PathLength, r1_penalty
+from pyface.training.transfer import TransferReport, read_sources, transfer_run
 
-__all__ = ["StyleGAN2Losses", "StyleGAN2Recipe", "StyleGAN2Run", "build", "start_from"]
+__all__ = ["StyleGAN2Losses", "StyleGAN2Recipe", "StyleGAN2Run", "build"]
 
 # A loss on generated images and the labels they were made for, float scalar.
 ImageLoss = Callable[[Images, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class StyleGAN2Recipe:
-    """Every choice of a StyleGAN2 run. The defaults are those of StyleGAN2-ADA's "auto" where it has them.
-
-    Lengths of training are in thousands of images (kimg). gamma: weight of R1; None means 0.0002 * pixels /
-    batch. ema_kimg: half-life of the running average; None means batch * 10 / 32. An interval of 0 leaves
-    that regulariser out. precision: "float32" or "bfloat16" or "float16"; the 16-bit ones apply to all
-    resolutions from `full_below` up. warmup_kimg: the discriminator trains alone for so long (for a finished
-    generator with a new discriminator).
-    """
-
-    resolution: tuple[int, int] = (64, 64)
-    initial_size: tuple[int, int] = (4, 4)
-    kimg: float = 1000.0
-    batch: int = 32
-    gamma: float | None = None
-    lr_generator: float = 0.0025
-    lr_discriminator: float = 0.0025
-    betas: tuple[float, float] = (0.0, 0.99)
-    style_mixing: float = 0.9
-    r1_interval: int = 16
-    path_length_interval: int = 4
-    path_length_weight: float = 2.0
-    path_length_batch_shrink: int = 2
-    ema_kimg: float | None = None
-    ema_rampup: float = 0.05
-    mirror: bool = False
-    precision: str = "float32"
-    full_below: int = 8
-    channel_base: int = 16384
-    channel_max: int = 512
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 8
-    mbstd_group: int = 4
-    freeze_d: int = 0
-    warmup_kimg: float = 0.0
-    seed: int = 0
-    conditions: tuple[str, ...] = ()
-    spectra: dict[str, int] = field(default_factory=lambda: {"vis": 3})
-
-    def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise ValueRangeError(f"precision must be float32, bfloat16 or float16; got {self.precision!r}.")
-        for name in ("kimg", "lr_generator", "lr_discriminator"):
-            if not getattr(self, name) > 0:
-                raise ValueRangeError(f"{name} must be greater than 0; got {getattr(self, name)}.")
-        for name in ("batch", "mbstd_group", "path_length_batch_shrink", "mapping_layers"):
-            if getattr(self, name) < 1:
-                raise ValueRangeError(f"{name} must be 1 or more; got {getattr(self, name)}.")
-        if self.batch % min(self.mbstd_group, self.batch):
-            raise ValueRangeError(
-                f"batch must be a multiple of the minibatch-std group {self.mbstd_group}; got {self.batch}."
-            )
-        if self.gamma is not None and not self.gamma >= 0:
-            raise ValueRangeError(f"gamma must be 0 or more; got {self.gamma}.")
-        if not 0 <= self.style_mixing <= 1:
-            raise ValueRangeError(f"style_mixing is a probability from 0 to 1; got {self.style_mixing}.")
-
-    @property
-    def r1_gamma(self) -> float:
-        """The weight of R1 that is used."""
-        if self.gamma is not None:
-            return self.gamma
-        return 0.0002 * self.resolution[0] * self.resolution[1] / self.batch
-
-    def _sixteen_bit(self) -> dict[str, Any]:
-        if self.precision == "float32":
-            return {"num_16bit_res": 0}
-        sizes = 0
-        side = min(self.resolution)
-        while side >= self.full_below and side > min(self.initial_size):
-            sizes += 1
-            side //= 2
-        return {"num_16bit_res": sizes, "precision_16bit": self.precision}
-
-    def generator(self) -> GeneratorConfig:
-        """The configuration of the generator."""
-        return GeneratorConfig(
-            resolution=self.resolution,
-            initial_size=self.initial_size,
-            z_dim=self.z_dim,
-            c_dim=len(self.conditions),
-            w_dim=self.w_dim,
-            spectra=dict(self.spectra),
-            mapping_layers=self.mapping_layers,
-            channel_base=self.channel_base,
-            channel_max=self.channel_max,
-            **self._sixteen_bit(),
-        )
-
-    def discriminator(self) -> DiscriminatorConfig:
-        """The configuration of the discriminator."""
-        return DiscriminatorConfig(
-            resolution=self.resolution,
-            initial_size=self.initial_size,
-            c_dim=len(self.conditions),
-            spectra=dict(self.spectra),
-            channel_base=self.channel_base,
-            channel_max=self.channel_max,
-            mbstd_group_size=min(self.mbstd_group, self.batch),
-            freeze_layers=self.freeze_d,
-            mapping_layers=self.mapping_layers,
-            **self._sixteen_bit(),
-        )
-
-    def plain(self) -> dict[str, Any]:
-        """The recipe as values that JSON can hold."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
 
 
 class StyleGAN2Losses:
@@ -260,6 +147,29 @@ class StyleGAN2Run:
     average: ExponentialAverage
     recipe: StyleGAN2Recipe
 
+    @property
+    def saved(self) -> nn.Module:
+        """The network in snapshots: the average."""
+        return self.average.average
+
+    def start_from(self, source: Path, discriminator: Path | None = None) -> TransferReport:
+        """Begin with finished networks, also of other sizes: fine-tuning, transfer (`transfer.read_sources`
+        says what `source` may be). For a run that has not begun.
+
+        Raises CheckpointError for a file that cannot be used.
+        """
+        targets: dict[str, nn.Module] = {"G": self.generator, "G_ema": self.average.average}
+        targets["D"] = self.discriminator
+        return transfer_run(targets, read_sources(source, discriminator, _networks))
+
+
+def _networks(stored: dict[str, Any]) -> dict[str, nn.Module]:
+    """The networks of a stored recipe, by their names in a resume file."""
+    recipe = from_plain(StyleGAN2Recipe, stored)
+    generator = StyleGAN2Generator(recipe.generator())
+    average = StyleGAN2Generator(recipe.generator())
+    return {"G": generator, "G_ema": average, "D": StyleGAN2Discriminator(recipe.discriminator())}
+
 
 def _phases(
     recipe: StyleGAN2Recipe, losses: StyleGAN2Losses, image_losses: Sequence[tuple[str, float, ImageLoss]]
@@ -342,26 +252,3 @@ def build(
         group=min(recipe.mbstd_group, recipe.batch),
     )
     return StyleGAN2Run(trainer, generator, discriminator, average, recipe)
-
-
-def start_from(run: StyleGAN2Run, generator: str | Path, discriminator: str | Path | None = None) -> None:
-    """Put the weights of finished networks into a run that has not begun: transfer, or fine-tuning.
-
-    Raises CheckpointError when the networks of the files have other shapes than those of the run.
-    """
-    pairs: list[tuple[nn.Module, str | Path, str]] = [
-        (run.generator, generator, "generator"),
-        (run.average.average, generator, "generator"),
-    ]
-    if discriminator is not None:
-        pairs.append((run.discriminator, discriminator, "discriminator"))
-    for network, path, kind in pairs:
-        try:
-            network.load_state_dict(load(path, kind=kind).state_dict())
-        except RuntimeError as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"{path} holds a {kind} of other sizes than this run's. Give the run the same resolution, "
-                "conditions, --cbase, --cmax, --z-dim, --w-dim and --map-depth."
-            ) from error

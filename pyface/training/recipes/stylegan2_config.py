@@ -1,0 +1,132 @@
+"""Every choice of a StyleGAN2 run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pyface.errors import ValueRangeError
+from pyface.models import DiscriminatorConfig, GeneratorConfig
+from pyface.training.configuration import check_fields, plain, setting
+
+__all__ = ["StyleGAN2Recipe"]
+
+
+@dataclass(frozen=True)
+class StyleGAN2Recipe:
+    """Every choice of a StyleGAN2 run. The defaults are those of StyleGAN2-ADA's "auto" where it has them.
+
+    `pyface train stylegan2 --help-config` prints the fields with their meaning; `settings` gives the same. An
+    interval of 0 leaves a regulariser out. Raises ValueRangeError for a value that a field does not take.
+    """
+
+    resolution: tuple[int, int] = setting((64, 64), "height and width of the images")
+    initial_size: tuple[int, int] = setting((4, 4), "height and width of the smallest features")
+    kimg: float = setting(1000.0, "length of training, in 1000 images", above=0, changeable=True)
+    batch: int = setting(32, "images in a step, over all processes", least=1)
+    gamma: float | None = setting(
+        None, "weight of R1; none means 0.0002 * pixels / batch", least=0, changeable=True
+    )
+    lr_generator: float = setting(0.0025, "learning rate of the generator", above=0)
+    lr_discriminator: float = setting(0.0025, "learning rate of the discriminator", above=0)
+    betas: tuple[float, float] = setting((0.0, 0.99), "decay of Adam's two moments")
+    style_mixing: float = setting(
+        0.9, "share of samples whose later layers come from a second latent", least=0, most=1, changeable=True
+    )
+    r1_interval: int = setting(16, "steps from one R1 step to the next; 0 leaves R1 out", least=0)
+    path_length_interval: int = setting(
+        4, "steps from one path-length step to the next; 0 leaves it out", least=0, option="pl-interval"
+    )
+    path_length_weight: float = setting(
+        2.0, "weight of the path-length penalty", least=0, changeable=True, option="pl-weight"
+    )
+    path_length_batch_shrink: int = setting(
+        2, "path length is taken of one in so many samples", least=1, option="pl-batch-shrink"
+    )
+    ema_kimg: float | None = setting(
+        None,
+        "half-life of the running average, in 1000 images; none means batch * 10 / 32",
+        least=0,
+        changeable=True,
+    )
+    ema_rampup: float = setting(
+        0.05, "half-life of the average is at most this share of the images seen; 0: no such limit", least=0
+    )
+    mirror: bool = setting(False, "flip half of the images left-right")
+    precision: str = setting(
+        "float32",
+        "number format of the resolutions from full_below up",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    full_below: int = setting(8, "smaller resolutions always compute in float32", least=1)
+    channel_base: int = setting(16384, "channels times resolution", least=1, option="cbase")
+    channel_max: int = setting(512, "most channels in a layer", least=1, option="cmax")
+    z_dim: int = setting(512, "size of z", least=1)
+    w_dim: int = setting(512, "size of w", least=1)
+    mapping_layers: int = setting(8, "layers of the mapping network", least=1, option="map-depth")
+    mbstd_group: int = setting(4, "images in a group of the minibatch statistics", least=1)
+    freeze_d: int = setting(0, "layers of the discriminator that keep their weights, from the image", least=0)
+    warmup_kimg: float = setting(
+        0.0, "the discriminator trains alone for so long, for a finished generator", least=0
+    )
+    seed: int = setting(0, "of weights, order and random numbers", least=0)
+    conditions: tuple[str, ...] = setting((), "names of the labels to train with")
+    spectra: dict[str, int] = setting({"vis": 3}, "name and channels of every kind of image")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.batch % min(self.mbstd_group, self.batch):
+            raise ValueRangeError(
+                f"batch must be a multiple of the minibatch-std group {self.mbstd_group}; got {self.batch}."
+            )
+
+    @property
+    def r1_gamma(self) -> float:
+        """The weight of R1 that is used."""
+        if self.gamma is not None:
+            return self.gamma
+        return 0.0002 * self.resolution[0] * self.resolution[1] / self.batch
+
+    def _sixteen_bit(self) -> dict[str, Any]:
+        if self.precision == "float32":
+            return {"num_16bit_res": 0}
+        sizes = 0
+        side = min(self.resolution)
+        while side >= self.full_below and side > min(self.initial_size):
+            sizes += 1
+            side //= 2
+        return {"num_16bit_res": sizes, "precision_16bit": self.precision}
+
+    def generator(self) -> GeneratorConfig:
+        """The configuration of the generator."""
+        return GeneratorConfig(
+            resolution=self.resolution,
+            initial_size=self.initial_size,
+            z_dim=self.z_dim,
+            c_dim=len(self.conditions),
+            w_dim=self.w_dim,
+            spectra=dict(self.spectra),
+            mapping_layers=self.mapping_layers,
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            **self._sixteen_bit(),
+        )
+
+    def discriminator(self) -> DiscriminatorConfig:
+        """The configuration of the discriminator."""
+        return DiscriminatorConfig(
+            resolution=self.resolution,
+            initial_size=self.initial_size,
+            c_dim=len(self.conditions),
+            spectra=dict(self.spectra),
+            channel_base=self.channel_base,
+            channel_max=self.channel_max,
+            mbstd_group_size=min(self.mbstd_group, self.batch),
+            freeze_layers=self.freeze_d,
+            mapping_layers=self.mapping_layers,
+            **self._sixteen_bit(),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as values that JSON can hold."""
+        return plain(self)
