@@ -60,8 +60,6 @@ class AugmentPipe(nn.Module):
     """
 
     p: Tensor
-    low_pass: Tensor
-    bands: Tensor
 
     def __init__(self, kinds: str | Augmentations = "bgc", p: float = 0.0) -> None:
         super().__init__()
@@ -69,8 +67,6 @@ class AugmentPipe(nn.Module):
         if not (math.isfinite(p) and p >= 0):
             raise ValueRangeError(f"p is the probability of each transform, 0 to 1; got {p}.")
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("low_pass", wavelet_low_pass(), persistent=False)
-        self.register_buffer("bands", band_filters(), persistent=False)
 
     def forward(
         self, images: Images, draws: SampleDraws | None = None, *, percentile: float | None = None
@@ -103,13 +99,13 @@ class AugmentPipe(nn.Module):
         cutout = cutout_boxes(kinds, dice[0])
         noise = noise_levels(kinds, dice[0])
         if kinds.any_of(GEOMETRIC):
-            spectra = _together(spectra, lambda x: resample(x, inverse, self.low_pass))
+            spectra = _together(spectra, lambda x: resample(x, inverse, wavelet_low_pass(x.device)))
         for name, own in zip(list(spectra), dice[1:], strict=True):
             colours, gains = colour_matrices(kinds, own), band_gains(kinds, own)
             if kinds.any_of(COLOUR):
                 spectra[name] = _coloured(spectra[name], colours)
             if kinds.imgfilter > 0:
-                spectra[name] = filter_bands(spectra[name], gains, self.bands)
+                spectra[name] = filter_bands(spectra[name], gains, band_filters())
         if kinds.noise > 0 and draws is not None:
             spectra = _together(spectra, lambda x: _noisy(x, noise, draws))
         if kinds.cutout > 0 and cutout.chosen.any():

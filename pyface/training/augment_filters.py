@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,14 +35,18 @@ _SYM6 = (
 )
 
 
-def wavelet_low_pass() -> Tensor:
-    """Low-pass of the sym6 wavelet with sum 1, float32 [12]."""
+@functools.cache
+def wavelet_low_pass(device: torch.device | str = "cpu") -> Tensor:
+    """Low-pass of the sym6 wavelet with sum 1, float32 [12]. Shared: not to be changed."""
     taps = np.array(_SYM6)
-    return torch.from_numpy(taps / taps.sum()).float()
+    return torch.from_numpy(taps / taps.sum()).float().to(device)
 
 
+@functools.cache
 def band_filters() -> Tensor:
-    """4 zero-phase filters that split a signal into octaves, lowest first, float64 [4, 43]; they sum to 1.
+    """4 zero-phase filters that split a signal into octaves, lowest first, float64 [4, 43] on the CPU.
+
+    Their sum is the identity. Shared: not to be changed.
 
     Autocorrelations of the sym2 wavelet's low and high pass: L(z) L(z^2) L(z^4), L(z) L(z^2) H(z^4),
     L(z) H(z^2) and H(z) (Karras et al. 2020, appendix B).
@@ -103,7 +109,7 @@ def filter_bands(images: Tensor, gains: Array, bands: Tensor) -> Tensor:
     chosen = (gains != 1).any(axis=1)
     if not chosen.any():
         return images
-    filters = (torch.from_numpy(gains).to(bands.dtype) @ bands.cpu()).float().to(images.device)
+    filters = (torch.from_numpy(gains).to(bands.dtype) @ bands).float().to(images.device)
     reach = bands.shape[1] // 2
     height, width = images.shape[2:]
     parts = []

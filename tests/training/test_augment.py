@@ -234,6 +234,13 @@ def test_channels_last_and_strided_images():
     torch.testing.assert_close(pipe(strided, _draws(3)), expected)
 
 
+def test_a_pipe_in_other_precision_does_the_same():
+    images = _images(3, 3, 12, 10, dtype=torch.float64)
+    pipe = AugmentPipe("bgcf", p=0.75)
+    expected = pipe(images, _draws(3))
+    assert torch.equal(pipe.double()(images, _draws(3)), expected)
+
+
 def test_state_is_p_alone():
     pipe = AugmentPipe("bgc", p=0.25)
     assert set(pipe.state_dict()) == {"p"}
