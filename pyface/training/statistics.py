@@ -21,7 +21,7 @@ __all__ = ["FILE", "WALL_CLOCK", "Statistics", "read_records"]
 
 FILE = "stats.jsonl"
 # Columns that tell of the machine and not of the run: two equal runs differ in them.
-WALL_CLOCK = ("images_per_second", "seconds", "peak_memory_mb")
+WALL_CLOCK = ("images_per_second", "seconds", "cpu_seconds", "peak_memory_mb")
 
 Record = dict[str, Any]
 
@@ -70,12 +70,14 @@ class Statistics(Callback):
         self.listeners: list[Callable[[Trainer, Record], None]] = []
         self._sums: dict[str, list[float]] = {}
         self._due = self._last_images = 0
-        self._last = self._origin = 0.0
+        self._last = self._origin = self._cpu_origin = 0.0
 
     def on_start(self, trainer: Trainer) -> None:
         kept = self._forget_after(trainer.images_seen)
         now = time.monotonic()
-        self._origin = now - (float(kept[-1].get("seconds") or 0.0) if kept else 0.0)
+        before = kept[-1] if kept else {}
+        self._origin = now - float(before.get("seconds") or 0.0)
+        self._cpu_origin = time.process_time() - float(before.get("cpu_seconds") or 0.0)
         self._last, self._last_images = now, trainer.images_seen
         self._due = (trainer.images_seen // self.interval + 1) * self.interval
 
@@ -132,6 +134,7 @@ class Statistics(Callback):
         rate = (trainer.images_seen - self._last_images) / max(now - self._last, 1e-9)
         record["images_per_second"] = round(rate, 2)
         record["seconds"] = round(now - self._origin, 1)
+        record["cpu_seconds"] = round(time.process_time() - self._cpu_origin, 1)
         record["peak_memory_mb"] = round(peak_memory(trainer.device), 1)
         if partial:
             record["partial"] = True
