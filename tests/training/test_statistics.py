@@ -51,7 +51,7 @@ def test_records_hold_means_figures_sources_and_the_clock(tmp_path, small_run):
     records = read_records(tmp_path / "stats.jsonl")
     assert [r["kimg"] for r in records] == [0.008, 0.016, 0.02]
     assert [r.get("partial", False) for r in records] == [False, False, True]
-    assert list(records[0])[-3:] == list(WALL_CLOCK)
+    assert list(records[0])[-4:] == list(WALL_CLOCK)
     assert seen == records[:2], "listeners get the full records"
     first = single[:2]
     assert records[0]["loss/fake"] == (first[0]["fake"] + first[1]["fake"]) / 2
