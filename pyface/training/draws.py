@@ -34,27 +34,28 @@ class Rows:
         """
         if factor <= 1:
             return self
-        kept = self.index[self.index % factor == 0] // factor
-        if len(kept) == 0:
+        if len(self) != self.total and len(self) % factor:
             raise ValueRangeError(
-                f"a micro-batch of {len(self)} holds none of every {factor}th sample. "
-                f"Make the micro-batch a multiple of {factor}."
+                f"every {factor}th sample of a batch of {self.total} cannot be taken from parts of "
+                f"{len(self)}. Make the part of one process in one round a multiple of {factor}."
             )
-        return Rows(kept, -(-self.total // factor))
+        return Rows(self.index[self.index % factor == 0] // factor, -(-self.total // factor))
 
 
 def rows_of_rank(total: int, rank: int, ranks: int, rounds: int, group: int) -> list[Rows]:
     """The global batch of `total` samples, split: the rows of each round of one rank.
 
+    All ranks together take consecutive samples in a round, so that what moves from round to round (running
+    means) does not depend on the number of ranks.
     A minibatch-std group is made of `group` consecutive samples, whatever the split. A network that groups a
     micro-batch of n by stride n / group (sample i with i + n / group, ...) therefore gets its samples in
     such an order that the strided groups are the consecutive ones.
     Raises ValueRangeError when the parts would not be equal or would cut a group.
     """
     parts = ranks * rounds
-    whole = min(group, max(total // parts, 1))
+    whole = min(group, total)
     if total % (parts * whole):
-        step = parts * group
+        step = parts * whole
         legal = sorted({max(total // step, 1) * step, -(-total // step) * step})
         raise ValueRangeError(
             f"a batch of {total} cannot be split over {ranks} processes in {rounds} rounds with groups of "
@@ -63,7 +64,7 @@ def rows_of_rank(total: int, rank: int, ranks: int, rounds: int, group: int) -> 
     size = total // parts
     found = []
     for turn in range(rounds):
-        start = (rank * rounds + turn) * size
+        start = (turn * ranks + rank) * size
         own = torch.arange(start, start + size)
         found.append(Rows(own.reshape(-1, whole).t().reshape(-1), total))
     return found

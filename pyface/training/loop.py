@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, Protocol
@@ -16,7 +17,10 @@ from pyface.training.draws import Draws, rows_of_rank
 from pyface.training.feed import Feed
 from pyface.training.phases import Batch, Images, Phase
 
-__all__ = ["Callback", "Follower", "Trainer"]
+__all__ = ["Callback", "EqualityCheck", "Follower", "Trainer"]
+
+EQUALITY_STEPS = 200  # the processes of a run are compared every so many steps
+SAME_SIGNAL_SECONDS = 5.0  # signals to several processes within this time are one request
 
 
 class Callback:
@@ -101,6 +105,7 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """Run every phase that is due on the next batch; returns the loss terms by name."""
+        self.ranks.at_step(self.step_number)
         parts = self.feed.next(self.shares, self.device)
         losses: dict[str, float] = {}
         buffers = self._statistics() if self.ranks.size > 1 else []
@@ -133,20 +138,25 @@ class Trainer:
 
     def run(self, images: int) -> None:
         """Train until `images` images were seen in all, or SIGINT or SIGTERM asks to stop after the current
-        step.
+        step; a signal to one process of a run stops all in the same step.
 
         A second signal stops at once.
         """
         previous = self._watch_signals()
         callbacks = [c for c in self.callbacks if c.every_rank or self.ranks.main]
         try:
+            self._begin_together()
             for callback in callbacks:
                 callback.on_start(self)
-            while self.images_seen < images and not self.interrupted:
+            # A signal may come between agreeing and the next look: only what all have heard may end the loop.
+            agreed = self.ranks.agree(self.interrupted)
+            while self.images_seen < images and not agreed:
                 losses = self.step()
                 for callback in callbacks:
                     callback.on_step(self, losses)
-                self.interrupted = self.ranks.agree(self.interrupted)
+                agreed = self.interrupted = self.ranks.agree(self.interrupted)
+                if self.step_number % EQUALITY_STEPS == 0:
+                    self.check_ranks()
             for callback in callbacks:
                 callback.on_end(self)
         except Exception as error:
@@ -157,13 +167,46 @@ class Trainer:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _begin_together(self) -> None:
+        """Weights of process 0 for all, since other processors may have drawn others from the same seed."""
+        if self.ranks.size > 1:
+            tensors = [t for m in self.modules.values() for t in m.state_dict().values()]
+            self.ranks.broadcast(tensors)
+            self.check_ranks()
+
+    def check_ranks(self) -> None:
+        """Raise TrainingError, in all processes, when they do not hold the same weights, optimiser states and
+        position. All must call it."""
+        if self.ranks.size == 1:
+            return
+        named = {
+            "number of steps": torch.tensor(self.step_number),
+            "number of images": torch.tensor([self.images_seen, self.feed.position]),
+        }
+        for name, module in self.modules.items():
+            named |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items()}
+        for name, optimizer in self._optimizers().items():
+            for index, values in optimizer.state_dict()["state"].items():
+                found = {key: v for key, v in values.items() if isinstance(v, Tensor)}
+                named |= {f"optimizer of {name}, parameter {index}, {key}": v for key, v in found.items()}
+        self.ranks.check_equal(named, self.step_number)
+
     def _watch_signals(self) -> dict[int, Any]:
         previous: dict[int, Any] = {}
+        first = 0.0
 
         def ask_to_stop(number: int, _frame: FrameType | None) -> None:
+            nonlocal first
+            now = time.monotonic()
+            if first and self.ranks.size > 1 and now - first < SAME_SIGNAL_SECONDS:
+                return  # torchrun passes on what the terminal has sent to every process already
+            if first:
+                for each, handler in previous.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
+                return
+            first = now
             self.interrupted = signal.Signals(number).name
-            for each, handler in previous.items():
-                signal.signal(each, handler)
 
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -221,3 +264,24 @@ class Trainer:
         self.seed = int(state["seed"])
         self.step_number = int(state["step_number"])
         self.images_seen = int(state["images_seen"])
+
+
+class EqualityCheck(Callback):
+    """Compares the processes every `interval` images and at the end: place it before what saves then."""
+
+    every_rank = True
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self._next = 0
+
+    def on_start(self, trainer: Trainer) -> None:
+        self._next = (trainer.images_seen // self.interval + 1) * self.interval
+
+    def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+        if trainer.images_seen >= self._next:
+            self._next = (trainer.images_seen // self.interval + 1) * self.interval
+            trainer.check_ranks()
+
+    def on_end(self, trainer: Trainer) -> None:
+        trainer.check_ranks()

@@ -18,7 +18,11 @@ from typing import Any
 import torch
 
 from pyface.errors import DataError, PyfaceError
+from pyface.training import Callback, Trainer, TrainingSet
+from pyface.training.checkpoint import Snapshots, load_state, restore_state
 from pyface.training.distributed import Ranks, join_ranks
+from pyface.training.loop import EqualityCheck
+from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build
 
 
 def exchanges(ranks: Ranks) -> dict[str, Any]:
@@ -96,12 +100,127 @@ def failed(ranks: Ranks) -> dict[str, Any]:
     return _steps(ranks, fail)
 
 
+SMALL: dict[str, Any] = {
+    "resolution": (8, 8),
+    "channel_base": 64,
+    "channel_max": 8,
+    "z_dim": 8,
+    "w_dim": 8,
+    "mapping_layers": 2,
+    "conditions": ("a", "b"),
+    "mirror": True,
+    "path_length_interval": 2,
+    "r1_interval": 2,
+    "seed": 5,
+}
+
+
+def _trained(ranks: Ranks, rounds: int, **changes: Any) -> dict[str, torch.Tensor]:
+    """Everything that three steps in float64 have moved, by name."""
+    run = _small_run(ranks, rounds=rounds, **changes)
+    for module in run.trainer.modules.values():
+        module.double()
+    for _ in range(3):
+        run.trainer.step()
+    return {
+        f"{name}.{key}": tensor
+        for name, module in run.trainer.modules.items()
+        for key, tensor in module.state_dict().items()
+    }
+
+
+def _training(ranks: Ranks, rounds: int, **changes: Any) -> dict[str, Any]:
+    """How far the weights of these processes are from those of one process, in units of rtol 1e-8."""
+    found = _trained(ranks, rounds, **changes)
+    ranks.check_equal(found, 3)
+    if not ranks.main:
+        return {}
+    alone = _trained(Ranks(), rounds, **changes)
+    far = [(found[k] - v).abs() / (1e-12 + 1e-8 * v.abs()) for k, v in alone.items()]
+    return {"worst": max(t.max().item() for t in far), "tensors": len(far)}
+
+
+class _AtStep(Callback):
+    """Does something in one rank after a step."""
+
+    every_rank = True
+
+    def __init__(self, rank: int, step: int, action: Callable[[Trainer], None]) -> None:
+        self.rank, self.step, self.action = rank, step, action
+
+    def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
+        if trainer.ranks.rank == self.rank and trainer.step_number == self.step:
+            self.action(trainer)
+
+
+def _small_run(ranks: Ranks, **changes: Any) -> StyleGAN2Run:
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    data = TrainingSet.from_arrays(pixels, torch.rand(40, 2, generator=rng), ["a", "b"])
+    options = {"batch": 8, "mbstd_group": 2, **changes}
+    rounds = options.pop("rounds", 1)
+    return build(StyleGAN2Recipe(**SMALL, **options), data, ranks=ranks, rounds=rounds)
+
+
+def stopped(ranks: Ranks) -> dict[str, Any]:
+    """A signal to one process saves and ends both; one process alone goes on; unequal weights are found."""
+    folder = Path(sys.argv[2]) / "run"
+    folder.mkdir(exist_ok=True)
+    run = _small_run(ranks)
+    torch.manual_seed(ranks.rank)
+    if not ranks.main:  # as another processor may draw other numbers from the same seed
+        torch.nn.init.normal_(run.discriminator.state_dict()["b4.conv.weight"])
+    run.trainer.callbacks += [
+        _AtStep(1, 3, lambda trainer: os.kill(os.getpid(), signal.SIGTERM)),
+        EqualityCheck(1000),
+        Snapshots(folder, run.average.average, 1000, run.recipe.plain(), {}),
+    ]
+    run.trainer.run(8000)
+    found: dict[str, Any] = {
+        "steps": run.trainer.step_number,
+        "interrupted": run.trainer.interrupted,
+        "files": sorted(path.name for path in folder.iterdir()) if ranks.main else [],
+    }
+    if ranks.main:
+        alone = _small_run(Ranks())
+        restore_state(alone.trainer, load_state(folder / "resume-000000.pt"))
+        pairs = zip(run.generator.parameters(), alone.generator.parameters(), strict=True)
+        found["resumed"] = alone.trainer.step_number, all(torch.equal(a, b) for a, b in pairs)
+        alone.trainer.run(alone.trainer.images_seen + 8)
+        found["alone"] = alone.trainer.step_number
+    again = _small_run(ranks)
+
+    def flip_a_bit(trainer: Trainer) -> None:
+        weight = again.discriminator.state_dict()["b4.conv.weight"]
+        weight.view(torch.int32).bitwise_xor_(torch.tensor([1] + [0] * (weight.shape[-1] - 1)).int())
+
+    again.trainer.callbacks += [_AtStep(1, 2, flip_a_bit), EqualityCheck(16)]
+    try:
+        again.trainer.run(800)
+    except PyfaceError as error:
+        found["unequal"] = str(error)
+    return found
+
+
+def training_rounds(ranks: Ranks) -> dict[str, Any]:
+    """Two processes, each with two micro-batches."""
+    return _training(ranks, 2, batch=16, mbstd_group=4)
+
+
+def training_three(ranks: Ranks) -> dict[str, Any]:
+    """Three processes with one micro-batch."""
+    return _training(ranks, 1, batch=12, mbstd_group=2)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, float]]] = {
     "exchanges": (exchanges, 3, {}),
     "killed": (killed, 2, {"limit": 8.0}),
     "frozen": (frozen, 3, {"limit": 4.0}),
     "late": (late, 2, {"stall": 2.0}),
     "failed": (failed, 3, {}),
+    "stopped": (stopped, 2, {}),
+    "training_rounds": (training_rounds, 2, {}),
+    "training_three": (training_three, 3, {}),
     "absent": (exchanges, 3, {"join": 2.0}),
 }
 

@@ -101,6 +101,27 @@ def test_absent_ranks_are_named(tmp_path):
     assert "rank 2." in ranks[1]["log"] or "The output of rank 0" in ranks[1]["log"]
 
 
+@pytest.mark.parametrize("name", ["training_rounds", "training_three"])
+def test_many_processes_train_the_same_weights_as_one(name, tmp_path):
+    ranks = play(name, tmp_path)
+    assert all(rank["status"] == 0 for rank in ranks.values()), ranks
+    found = ranks[0]["found"]
+    assert found["tensors"] > 60
+    assert found["worst"] < 1.0
+
+
+def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
+    ranks = play("stopped", tmp_path)
+    assert all(rank["status"] == 0 for rank in ranks.values()), ranks
+    for rank in (0, 1):
+        found = ranks[rank]["found"]
+        assert (found["steps"], found["interrupted"]) == (3, "SIGTERM")
+        assert "at step 2: rank 1 differs from rank 0 in D.b4.conv.weight. " in found["unequal"]
+    assert ranks[0]["found"]["files"] == ["resume-000000.pt", "snapshot-000000.safetensors"]
+    assert ranks[0]["found"]["resumed"] == [3, True]
+    assert ranks[0]["found"]["alone"] == 4
+
+
 def test_one_process_exchanges_nothing(monkeypatch):
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)

@@ -55,8 +55,10 @@ def test_illegal_splits_are_refused_with_legal_batches():
         rows_of_rank(32, 0, 3, 2, 4)
     with pytest.raises(ShapeError, match="first axis"):
         Draws((0, 0, 0), Rows(torch.arange(4), 8)).noise([8, 2])
+    with pytest.raises(ValueRangeError, match="Use a batch of 16"):  # a part would cut a group
+        rows_of_rank(8, 0, 2, 2, 4)
     with pytest.raises(ValueRangeError, match="multiple of 2"):
-        Rows(torch.tensor([1]), 4).shrunk(2)
+        Rows(torch.tensor([3, 4, 5]), 12).shrunk(2)
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch():
