@@ -34,6 +34,11 @@ RUN_OPTIONS: list[Callable[[Any], Any]] = [
         "pyface convert --which all.",
     ),
     click.option("--start-from-d", type=PATH, help="The discriminator to begin with."),
+    click.option("--cache", type=PATH, help="Keep the decoded images in a file in this folder."),
+    click.option("--streamed", is_flag=True, help="Read or render images for every batch, and keep none."),
+    click.option(
+        "--workers", type=click.IntRange(0), help="Threads that read images.  [default: half the cores]"
+    ),
     click.option("--cond", is_flag=True, help="Train with every label that the data has."),
     click.option("--minutes", type=float, help="End after so many minutes, if --kimg is not reached before."),
     click.option("--snap", type=float, default=50.0, show_default=True, help="Snapshot every so many kimg."),
@@ -248,6 +253,9 @@ def _open_data(source: str, config: Any, merged: dict[str, Any], options: dict[s
         spectra=tuple(getattr(config, "spectra", ("vis",))),
         seed=getattr(config, "seed", 0),
         progress=_reading,
+        cache=options["cache"],
+        streamed=options["streamed"],
+        workers=options["workers"],
     )
 
 
@@ -293,8 +301,9 @@ def _announce(config: Any, data: Any, device: str, moved: dict[str, tuple[Any, A
 
     click.echo(
         f"{len(data)} images of {data.size[0]}x{data.size[1]} from {data.source}; "
-        f"conditions {', '.join(data.label_names) or 'none'}; {getattr(config, 'precision', 'float32')} on "
-        f"{device}, {torch.get_num_threads()} threads",
+        f"conditions {', '.join(data.label_names) or 'none'} ({data.label_kind}); "
+        f"images in {data.storage}; {getattr(config, 'precision', 'float32')} on {device}, "
+        f"{torch.get_num_threads()} threads",
         err=True,
     )
     for name, (before, now) in moved.items():

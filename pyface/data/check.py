@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import json
 import os
@@ -16,6 +15,7 @@ import numpy as np
 from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, ZipFiles, open_files
 from pyface.data.inspection import PICTURE_SUFFIXES, Picture, inspect, judge, looks_like_picture
 from pyface.data.labels import LABEL_FILES, LabelFile, LabelSchema, read_labels
+from pyface.data.ordered import in_order
 from pyface.data.tree import CARD, FOLDERS, LABELS, bare_name
 from pyface.errors import DataError
 
@@ -213,11 +213,10 @@ def _inspected(
     progress: Callable[[int], None] | None,
 ) -> list[Picture]:
     found = []
-    with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for picture in pool.map(lambda pair: inspect(files, *pair), wanted):
-            found.append(picture)
-            if progress:
-                progress(1)
+    for picture in in_order(lambda pair: inspect(files, *pair), wanted, workers or os.cpu_count() or 1):
+        found.append(picture)
+        if progress:
+            progress(1)
     return found
 
 

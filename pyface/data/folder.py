@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -107,6 +109,17 @@ class ImageFolder(FaceDataset):
         elif not grey and pixels.ndim == 2:
             return np.repeat(pixels[..., None], 3, axis=2)
         return pixels[..., None] if pixels.ndim == 2 else pixels
+
+    def name_of(self, index: int) -> str:
+        """The file of a picture."""
+        return self._source.where(self._files[index][0])
+
+    def fingerprint(self) -> str:
+        """Digest of names, lengths and times (in a zip: checksums) of the picture files."""
+        found = hashlib.blake2b(digest_size=16)
+        for name in itertools.chain.from_iterable(self._files):
+            found.update(f"{name}\0{self._source.stamp(name)}\n".encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
 
     def file_names(self, spectrum: str) -> list[str]:
         """Files of all pictures of a spectrum, relative to the dataset, in order."""

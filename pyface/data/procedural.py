@@ -7,6 +7,8 @@ involved.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+import pyface
 from pyface.data.emotions import ACTION_UNITS, EMOTIONS
 from pyface.data.face_attributes import CONDITIONS, attribute_table, condition_table
-from pyface.data.face_distribution import draw_identities, draw_samples
+from pyface.data.face_distribution import DISTRIBUTION_VERSION, draw_identities, draw_samples
 from pyface.data.sample import Annotations, FaceDataset, Pixels, Sample
 from pyface.errors import ValueRangeError
 from pyface.ops.face_render import FaceParameter, face_parameters, face_render
@@ -210,6 +213,13 @@ class ProceduralFaces(FaceDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_annotations": None}  # made again in a worker when it is wanted
+
+    def fingerprint(self) -> str:
+        """Everything that decides the pictures."""
+        people = hashlib.blake2b(self.identities.tobytes(), digest_size=16).hexdigest()
+        renderer = (pyface.__version__, DISTRIBUTION_VERSION, [p.name for p in face_parameters()])
+        who = (people, self.samples_per_identity, self.size, self.seed, sorted(self.overrides.items()))
+        return json.dumps([*renderer, *who])
 
     def draw(self, indices: Iterable[int] | None = None) -> DrawnFaces:
         """Parameters and emotions of some pictures, without rendering them."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from pyface.data.check import CheckReport, check, initial_size
 from pyface.data.files import DatasetFiles, open_files
 from pyface.data.inspection import Picture
 from pyface.data.labels import Value, dataset_json
+from pyface.data.ordered import in_order
 from pyface.data.packing import DatasetSink, new_dataset
 from pyface.data.redraw import RESIZE_FILTERS, Redrawn, redraw, redraw_levels
 from pyface.data.tree import DATASET_JSON, FOLDERS, LABELS, bare_name
@@ -24,8 +24,6 @@ from pyface.errors import DataError, ValueRangeError
 
 __all__ = ["RepairReport", "Repaired", "legal_size", "repair"]
 
-T = TypeVar("T")
-R = TypeVar("R")
 _FATAL = ("duplicate", "no-partner", "stray")
 
 
@@ -229,7 +227,7 @@ def _write(
     kept = []
     taken: set[str] = {DATASET_JSON, LABELS}
     seen: dict[tuple[str, bytes], str] = {}
-    for content in _in_order(draw, samples, workers):
+    for content in in_order(draw, samples, workers):
         sample, pictures = content.sample, content.pictures
         if progress:
             progress(len(sample.pictures))
@@ -252,22 +250,6 @@ def _write(
             done.files.append(Repaired(old, names[kind], actions))
         kept.append(_Kept(sample, names, pictures))
     return kept
-
-
-def _in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Results in order, computed by threads, only few of them ahead of the one that is taken."""
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _double(pictures: dict[str, Redrawn], sample: _Sample, seen: dict[tuple[str, bytes], str]) -> str | None:

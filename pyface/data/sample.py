@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -106,7 +107,7 @@ class FaceDataset(Dataset[Sample], abc.ABC):
             ValueRangeError: a column that is not there or has no numbers; the message lists those that are.
         """
         names = self.label_names if names is None else tuple(names)
-        table = self.annotations
+        table = self.annotations if names else {}
         columns = []
         for name in names:
             column, _, wanted = name.partition("=")
@@ -125,6 +126,14 @@ class FaceDataset(Dataset[Sample], abc.ABC):
     def label_schema(self) -> LabelSchema:
         """What `labels()` are: a class, multi-hot or a vector, and the names of their entries."""
         return schema_of(self.labels(), self.label_names)
+
+    def name_of(self, index: int) -> str:
+        """What a picture is called in a message."""
+        return f"picture {index}"
+
+    def fingerprint(self) -> str:
+        """Text that changes when a picture does, without reading one; empty when nothing is known."""
+        return ""
 
     def filter(self, **conditions: Any) -> Subset:
         """The samples for which every condition holds.
@@ -237,6 +246,14 @@ class Subset(FaceDataset):
     @property
     def label_schema(self) -> LabelSchema:
         return self.dataset.label_schema
+
+    def name_of(self, index: int) -> str:
+        return self.dataset.name_of(int(self.indices[index]))
+
+    def fingerprint(self) -> str:
+        whole = self.dataset.fingerprint()
+        chosen = hashlib.blake2b(self.indices.tobytes(), digest_size=16).hexdigest()
+        return f"{chosen} of {whole}" if whole else ""
 
     @property
     def annotations(self) -> Annotations:

@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyface.data.labels import schema_of
 from pyface.errors import DataError, ShapeError, ValueRangeError
 from pyface.training.draws import Draws, Rows
 from pyface.training.phases import Images
+from pyface.training.read_ahead import ReadAhead
 
-__all__ = ["Feed", "TrainingSet", "box_shrink", "to_float"]
+__all__ = ["Feed", "TrainingSet", "box_shrink", "default_workers", "memory_for_images", "to_float"]
+
+BATCHES_AHEAD = 3
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -46,8 +50,10 @@ class TrainingSet:
     """Images and labels to train on.
 
     images: {spectrum: uint8 [N, C, H, W]}, or fetch(indices) that returns such a dictionary for large sets.
-    labels: float32 [N, c_dim] (c_dim may be 0). label_names: what the columns mean. source: where they come
-    from.
+    labels: float32 [N, c_dim] (c_dim may be 0). label_names: what the columns mean. label_kind: "none",
+    "class" (one-hot), "multi-hot" or "vector", as in `pyface.data.labels`. source: where they come from.
+    storage: "memory", the path of the file that the images are mapped from, or "streamed". workers: threads
+    that read ahead where the images are not in memory; 0 for none.
     """
 
     labels: Tensor
@@ -57,6 +63,9 @@ class TrainingSet:
     size: tuple[int, int]
     images: dict[str, Tensor] | None = None
     fetch: Callable[[np.ndarray], dict[str, Tensor]] | None = None
+    label_kind: str = "vector"
+    storage: str = "memory"
+    workers: int = 0
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -84,13 +93,17 @@ class TrainingSet:
             raise ShapeError(
                 f"labels must be [{count}, c_dim], one row for each image; got {list(labels.shape)}."
             )
+        names = tuple(label_names) or tuple(f"label{i}" for i in range(labels.shape[1]))
+        if len(names) != labels.shape[1]:
+            raise ShapeError(f"label_names must be {labels.shape[1]}, one for each label; got {list(names)}.")
         return cls(
             labels.float(),
-            tuple(label_names),
+            names,
             source,
             {k: t.shape[1] for k, t in found.items()},
             (height, width),
             images=found,
+            label_kind=schema_of(labels.float().numpy(), names).kind,
         )
 
     def get(self, indices: np.ndarray) -> dict[str, Tensor]:
@@ -108,6 +121,8 @@ class Feed:
     (seed, e).
 
     mirror: every image appears half of the time left-right flipped, also decided by (seed, e).
+    Where the images are not in memory, `data.workers` threads read those of the next batches while a step
+    runs. The stream is the same with any number of them.
     """
 
     def __init__(self, data: TrainingSet, batch: int, *, seed: int = 0, mirror: bool = False) -> None:
@@ -120,18 +135,29 @@ class Feed:
         self.seed = seed
         self.mirror = mirror
         self.position = 0
-        self._epoch = -1
-        self._order = np.zeros(0, np.int64)
-        self._flips = np.zeros(0, bool)
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._ahead = ReadAhead(data.get, data.workers) if data.workers and data.storage != "memory" else None
 
-    def _at(self, position: int) -> tuple[int, bool]:
-        epoch, offset = divmod(position, len(self.data))
-        if epoch != self._epoch:
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Order of the images in an epoch, and which of them are flipped."""
+        if epoch not in self._epochs:
             rng = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))
-            self._order = rng.permutation(len(self.data))
-            self._flips = rng.random(len(self.data)) < 0.5
-            self._epoch = epoch
-        return int(self._order[offset]), bool(self._flips[offset]) and self.mirror
+            order = rng.permutation(len(self.data))
+            flips = rng.random(len(self.data)) < 0.5
+            while len(self._epochs) > 1:  # reading ahead goes over the end of an epoch and comes back
+                del self._epochs[max(self._epochs, key=lambda known: abs(known - epoch))]
+            self._epochs[epoch] = order, flips
+        return self._epochs[epoch]
+
+    def _chosen(self, position: int, share: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Images of the rows of a share when the stream stands at `position`, and which are flipped."""
+        epochs, offsets = np.divmod(position + share.index.numpy(), len(self.data))
+        indices, flips = np.empty(len(offsets), np.int64), np.empty(len(offsets), bool)
+        for epoch in np.unique(epochs):
+            there = epochs == epoch
+            order, flipped = self._epoch(int(epoch))
+            indices[there], flips[there] = order[offsets[there]], flipped[offsets[there]]
+        return indices, flips & self.mirror
 
     def next(
         self, shares: Sequence[Rows] = (), device: torch.device | str = "cpu"
@@ -142,16 +168,24 @@ class Feed:
         dictionary when there are several spectra; labels [n, c_dim].
         """
         shares = shares or [Rows(torch.arange(self.batch), self.batch)]
-        found = [self._read(share, device) for share in shares]
+        chosen = [self._chosen(self.position, share) for share in shares]
+        if self._ahead is not None:
+            coming = range(
+                self.position + self.batch, self.position + (BATCHES_AHEAD + 1) * self.batch, self.batch
+            )
+            later = [self._chosen(position, share)[0] for position in coming for share in shares]
+            pixels = self._ahead.read([indices for indices, _ in chosen], later)
+        else:
+            pixels = [self.data.get(indices) for indices, _ in chosen]
         self.position += self.batch
-        return found
+        return [self._finished(*row, found, device) for row, found in zip(chosen, pixels, strict=True)]
 
-    def _read(self, share: Rows, device: torch.device | str) -> tuple[Images, Tensor]:
-        chosen = [self._at(self.position + i) for i in share.index.tolist()]
-        indices = np.array([index for index, _ in chosen])
-        flips = torch.tensor([flip for _, flip in chosen])[:, None, None, None]
+    def _finished(
+        self, indices: np.ndarray, flipped: np.ndarray, found: dict[str, Tensor], device: torch.device | str
+    ) -> tuple[Images, Tensor]:
+        flips = torch.from_numpy(flipped)[:, None, None, None]
         images = {}
-        for name, pixels in self.data.get(indices).items():
+        for name, pixels in found.items():
             mirrored = torch.where(flips, pixels.flip(3), pixels) if self.mirror else pixels
             images[name] = to_float(mirrored.to(device, non_blocking=True))
         labels = self.data.labels[torch.from_numpy(indices)].to(device)
@@ -175,12 +209,26 @@ class Feed:
             )
         self.position = int(state["position"])
         self.seed = int(state["seed"])
-        self._epoch = -1
+        self._epochs.clear()
 
 
 def memory_for_images() -> int:
-    """Bytes that a cache of training images may take: half of what the machine has free."""
+    """Bytes that a cache of training images may take: half of what the machine has free.
+
+    Where torchrun started several processes on the machine, this one's share of it.
+    """
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // _processes()
     except (ValueError, OSError):
-        return 2**31
+        return 2**31 // _processes()
+
+
+def default_workers() -> int:
+    """Threads that read images: half of this process's share of the cores, 1 to 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores // _processes() // 2, 1), 8)
+
+
+def _processes() -> int:
+    text = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(int(text), 1) if text.isascii() and text.isdigit() else 1
