@@ -17,6 +17,7 @@ VERBS = {
     "convert": ("pyface.cli.convert", "Convert an NVIDIA or rosinality checkpoint without running its code."),
     "data": ("pyface.cli.data", "Render, check, repair, pack and look at datasets."),
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),
+    "evaluate": ("pyface.cli.evaluate", "Compare a generator's images with real ones."),
     "generate": ("pyface.cli.generate", "Make images, grids and videos with a generator."),
     "train": ("pyface.cli.train", "Train a generator on a dataset."),
 }

@@ -69,7 +69,7 @@ class FaceFeatures:
         self.dim = self.network.config.num_features
         self.fingerprint = _fingerprint(self.network)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Features float32 [N, dim] on the CPU of uint8 images [N, 3 or 1, H, W]."""
         if images.dtype != torch.uint8:
