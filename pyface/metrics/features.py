@@ -62,7 +62,7 @@ class FaceFeatures:
     ) -> None:
         if batch < 1:
             raise ValueRangeError(f"batch must be 1 or more; got {batch}")
-        found = network if isinstance(network, FaceRecognition) else load(network, kind="recognition")
+        found = network if isinstance(network, FaceRecognition) else load(network, kind="recogniser")
         self.network: FaceRecognition = found.to(device).eval()
         self.device = torch.device(device)
         self.batch = batch

@@ -47,7 +47,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "pyface.models.stylegan2", "StyleGAN2Discriminator", "DiscriminatorConfig", "discriminator"
     ),
     "face-recognition": Architecture(
-        "pyface.models.recognition", "FaceRecognition", "RecognitionConfig", "recognition"
+        "pyface.models.recognition", "FaceRecognition", "RecognitionConfig", "recogniser"
     ),
 }
 
@@ -80,7 +80,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", kind:
         path: a `.safetensors` file that training or `pyface convert` wrote; or the name of a network that
             comes with pyface, such as "demo" or "recognition-64".
         device: where its parameters go.
-        kind: refuse anything but this: "generator", "discriminator" or "recognition".
+        kind: refuse anything but this: "generator", "discriminator" or "recogniser".
 
     Raises:
         CheckpointError: no such file, not one of ours, damaged, or of another kind.

@@ -67,7 +67,7 @@ class FaceRecognition(nn.Module):
     """
 
     architecture: ClassVar[str] = "face-recognition"
-    kind: ClassVar[str] = "recognition"
+    kind: ClassVar[str] = "recogniser"
 
     def __init__(self, config: RecognitionConfig) -> None:
         super().__init__()
