@@ -92,8 +92,8 @@ def recipe_command(recipe: Recipe) -> click.Command:
     help_text = (
         f"{recipe.meaning}\n\nThe folder gets snapshot-*.safetensors, resume-*.pt, stats.jsonl, "
         "events.jsonl, recipe.json and config.toml (the same recipe for --config); of a generator also "
-        "reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average). Ctrl-C saves "
-        "and ends."
+        "reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average). Ctrl-C "
+        "saves and ends."
     )
     return click.command(recipe.name, help=help_text)(callback)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from pyface.errors import CheckpointError
 from pyface.io.atomic import atomic_write, remove_leftovers
 from pyface.io.checkpoint import save_model
+from pyface.training.divergence import refuse_not_finite
 from pyface.training.loop import Callback, Trainer
 
 __all__ = ["Snapshots", "load_state", "newest_state", "restore_state", "resume_files", "save_state"]
@@ -24,9 +26,12 @@ FORMAT = 2  # 2: random numbers are keyed by step and sample, no generator is st
 def save_state(
     path: Path, trainer: Trainer, recipe: dict[str, Any], facts: dict[str, Any] | None = None
 ) -> None:
-    """Write the whole state of a run as tensors and plain values; the file is complete or absent."""
+    """Write the whole state of a run as tensors and plain values; the file is complete or absent.
+
+    Raises TrainingError, and writes nothing, when a number of the state is not finite.
+    """
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    state = {
+    state: dict[str, Any] = {
         "format": FORMAT,
         "recipe": recipe,
         "facts": facts or {},
@@ -40,6 +45,7 @@ def save_state(
             float(gauss),
         ],
     }
+    refuse_not_finite(trainer, state["trainer"])
     with atomic_write(path) as temporary:
         torch.save(state, temporary)
 
@@ -94,7 +100,7 @@ class Snapshots(Callback):
     images.
 
     model: what a snapshot holds, usually the running average of the generator. facts: goes into the
-    snapshot's metadata. keep: resume files to keep; snapshots are all kept.
+    snapshot's metadata. keep: resume files to keep, all of them while `keep_all()`; snapshots are all kept.
     """
 
     def __init__(
@@ -112,12 +118,16 @@ class Snapshots(Callback):
         self.recipe = recipe
         self.facts = facts
         self.keep = keep
+        self.keep_all: Callable[[], bool] = lambda: False
         self._next = 0
         self._saved_at = -1
 
     def on_start(self, trainer: Trainer) -> None:
         remove_leftovers(self.folder)
         self._next = (trainer.images_seen // self.interval + 1) * self.interval
+        for path in resume_files(self.folder):
+            if trainer.images_seen and int(path.stem.split("-")[1]) <= trainer.images_seen // 1000:
+                trainer.last_checkpoint = path
 
     def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
         if trainer.images_seen >= self._next:
@@ -131,12 +141,14 @@ class Snapshots(Callback):
     def save(self, trainer: Trainer) -> Path:
         """Write both files now; returns the snapshot's path."""
         label = f"{trainer.images_seen // 1000:06d}"
-        save_state(self.folder / f"resume-{label}.pt", trainer, self.recipe, self.facts)
+        state = self.folder / f"resume-{label}.pt"
+        save_state(state, trainer, self.recipe, self.facts)
         path = self.folder / f"snapshot-{label}.safetensors"
         training = {**self.facts, "kimg": trainer.images_seen / 1000, "recipe": self.recipe}
         save_model(path, self.model, extra={"training": training})
         self._saved_at = trainer.images_seen
-        for old in resume_files(self.folder)[: -self.keep]:
+        trainer.last_checkpoint = state
+        for old in resume_files(self.folder)[: -self.keep] if not self.keep_all() else ():
             old.unlink(missing_ok=True)
         return path
 

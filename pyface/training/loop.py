@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pyface.errors import CheckpointError, ValueRangeError
 from pyface.training.distributed import Ranks
 from pyface.training.draws import Draws, rows_of_rank
+from pyface.training.failures import explained
 from pyface.training.feed import Feed
 from pyface.training.phases import Batch, Images, Phase
 
@@ -97,6 +99,7 @@ class Trainer:
         self.step_number = 0
         self.images_seen = 0
         self.interrupted = ""
+        self.last_checkpoint: Path | None = None
         names = [phase.name for phase in self.phases]
         if len(set(names)) != len(names):
             raise ValueRangeError(f"phases must have different names; got {names}.")
@@ -112,8 +115,7 @@ class Trainer:
         versions = [b._version for b in buffers]
         for number, phase in enumerate(self.phases):
             if phase.due(self.step_number, self.images_seen):
-                batches = self._batches(parts, number)
-                losses.update(phase.run(batches, self.step_number, self.ranks))
+                losses.update(self._run_phase(phase, number, parts))
         # Running statistics move by the mean of what the processes saw; constants are left alone.
         self.ranks.average([b for b, v in zip(buffers, versions, strict=True) if b._version != v])
         self.step_number += 1
@@ -123,6 +125,17 @@ class Trainer:
             figures = getattr(follower, "figures", None)
             losses.update(figures() if figures else {})
         return losses
+
+    def _run_phase(
+        self, phase: Phase, number: int, parts: Sequence[tuple[Images, Tensor]]
+    ) -> dict[str, float]:
+        try:
+            return phase.run(self._batches(parts, number), self.step_number, self.ranks)
+        except Exception as error:
+            told = explained(error, self, phase, lambda: self._batches(parts, number))
+            if told is error:
+                raise
+            raise told from error
 
     def _batches(self, parts: Sequence[tuple[Images, Tensor]], phase: int) -> list[Batch]:
         key = (self.seed % 2**64, self.step_number, phase)
@@ -160,9 +173,12 @@ class Trainer:
             for callback in callbacks:
                 callback.on_end(self)
         except Exception as error:
+            told = explained(error, self)
             for callback in callbacks:
-                callback.on_error(self, error)
-            raise
+                callback.on_error(self, told)
+            if told is error:
+                raise
+            raise told from error
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

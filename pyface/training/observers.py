@@ -10,6 +10,7 @@ from pyface.training.collapse import DiversityWatch
 from pyface.training.events import Events
 from pyface.training.feed import Feed
 from pyface.training.loop import Callback
+from pyface.training.loss_watch import LossWatch
 from pyface.training.progress import Deadline, Progress
 from pyface.training.sheets import SampleSheets
 from pyface.training.statistics import Statistics
@@ -40,9 +41,11 @@ def observers(
     progress = Progress(total)
     events = Events(folder, progress.say)
     statistics = Statistics(folder, tick)
+    losses = LossWatch(events.warn)
+    snapshots.keep_all = losses.growing
     limits: list[Callback] = [Deadline(minutes)] if minutes is not None else []
     sheets: list[Callback] = []
     if generator is not None:
         statistics.sources.append(DiversityWatch(generator, feed, events.warn, seed=seed))
         sheets.append(SampleSheets(folder, average, feed, interval, seed=seed, raw=generator))
-    return [*limits, progress, statistics, *sheets, snapshots, events]
+    return [*limits, progress, statistics, losses, *sheets, snapshots, events]

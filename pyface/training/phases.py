@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyface.errors import TrainingError, ValueRangeError
+from pyface.errors import ValueRangeError
 from pyface.training.distributed import Ranks
+from pyface.training.divergence import DivergenceError
 from pyface.training.draws import Draws
 
 __all__ = ["Batch", "Images", "LossTerm", "Phase", "adam", "as_spectra"]
@@ -20,6 +22,7 @@ Images = Tensor | dict[str, Tensor]
 
 EXPLODED = 1e8  # a loss beyond this is divergence, not learning
 GRADIENT_LIMIT = 1e5  # infinite gradients become this (StyleGAN2-ADA, training loop)
+PATIENCE = 16  # so many gradients in a row that are not finite are divergence
 
 
 def as_spectra(images: Images) -> dict[str, Tensor]:
@@ -74,6 +77,8 @@ class Phase:
     optimizer: torch.optim.Optimizer
     interval: int = 1
     start: int = 0
+    bad_gradients: int = field(default=0, init=False)  # how many in a row were not finite
+    not_finite_gradient_seen: nn.Parameter | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.interval < 1:
@@ -91,10 +96,26 @@ class Phase:
     def run(self, batches: Sequence[Batch], step: int, ranks: Ranks | None = None) -> dict[str, float]:
         """One optimiser step on the mean gradient of the micro-batches of all processes.
 
-        Returns the unweighted mean of every term. Raises TrainingError, naming the phase, the term and the
-        step, when a loss is not finite or has exploded; the weights are then as they were before the step.
+        Returns the unweighted mean of every term. Raises DivergenceError, naming the phase, the term and the
+        step, when a loss is not finite or has exploded, or when gradients were not finite for PATIENCE times
+        in a row; the weights are then as they were before the step. Single gradients that are not finite are
+        limited.
         """
         ranks = ranks or Ranks()
+        values = self.gradients(batches)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        ranks.average([*gradients, values])
+        *numbers, norm = [*values.tolist(), float(torch.nn.utils.get_total_norm(gradients))]
+        self._refuse_divergence(numbers, step)
+        self._count_bad_gradients(norm, step)
+        for gradient in gradients:
+            torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
+        self.optimizer.step()
+        return {term.name: number for term, number in zip(self.terms, numbers, strict=True)}
+
+    def gradients(self, batches: Sequence[Batch]) -> Tensor:
+        """Leave the mean gradient of these micro-batches in the parameters; gives the unweighted terms,
+        float64 [terms]."""
         self.optimizer.zero_grad(set_to_none=True)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
@@ -103,15 +124,14 @@ class Phase:
         finally:
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
-        values = torch.stack(rounds).mean(0)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        ranks.average([*gradients, values])
-        numbers = values.tolist()
-        self._refuse_divergence(numbers, step)
-        for gradient in gradients:
-            torch.nan_to_num(gradient, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=gradient)
-        self.optimizer.step()
-        return {term.name: number for term, number in zip(self.terms, numbers, strict=True)}
+        return torch.stack(rounds).mean(0)
+
+    def not_finite_gradient(self) -> nn.Parameter | None:
+        """The first parameter whose gradient is not finite now."""
+        for parameter in self.parameters:
+            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+                return parameter
+        return None
 
     def _accumulate(self, batch: Batch, rounds: int) -> Tensor:
         """Add the gradient of one micro-batch; gives the unweighted terms, float64 [terms]."""
@@ -127,11 +147,22 @@ class Phase:
     def _refuse_divergence(self, numbers: Iterable[float], step: int) -> None:
         for term, number in zip(self.terms, numbers, strict=True):
             if not abs(number * term.weight) < EXPLODED:  # also true for nan
-                raise TrainingError(
+                raise DivergenceError(
                     f"training diverged: loss {term.name!r} of phase {self.name!r} is {number:g} "
-                    f"at step {step}. "
-                    "Resume from the last snapshot with a lower learning rate or a higher --gamma."
+                    f"at step {step}"
                 )
+
+    def _count_bad_gradients(self, norm: float, step: int) -> None:
+        if math.isfinite(norm):
+            self.bad_gradients = 0
+            return
+        self.bad_gradients += 1
+        self.not_finite_gradient_seen = self.not_finite_gradient()
+        if self.bad_gradients >= PATIENCE:
+            raise DivergenceError(
+                f"training diverged: gradients of phase {self.name!r} were not finite for {PATIENCE} times "
+                f"in a row, at step {step}"
+            )
 
 
 def adam(
