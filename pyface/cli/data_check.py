@@ -91,9 +91,8 @@ def check(
         content = report.plain() | ({"repair": repaired.plain()} if repaired else {})
         click.echo(json.dumps(content, indent=1))
     else:
-        click.echo("\n".join(_lines(report)))
-        if repaired is not None:
-            click.echo("\n".join(_repair_lines(repaired)))
+        lines = [*_lines(report), *(_repair_lines(repaired) if repaired is not None else ())]
+        click.echo("\n".join(line.encode("utf-8", "backslashreplace").decode() for line in lines))
     if repaired is None and not report.ok:
         sys.exit(1)
 
