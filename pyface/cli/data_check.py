@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import sys
@@ -15,7 +16,7 @@ from pyface.errors import DataError, ValueRangeError
 
 if TYPE_CHECKING:
     from pyface.data.check import CheckReport
-    from pyface.data.repair import RepairReport
+    from pyface.data.repair import Repaired, RepairReport
 
 _NAMES_SHOWN = 16
 
@@ -154,12 +155,22 @@ def _repair_lines(repaired: RepairReport) -> Iterator[str]:
         f"{repaired.out}: {told['kept']} pictures of {height}x{width}, {told['changed']} of them changed, "
         f"{told['left_out']} left out; {repaired.before.source} is as it was"
     )
+    same = collections.Counter(file.actions for file in repaired.files if _only_redrawn(file))
+    for actions, count in same.items():
+        if count > _NAMES_SHOWN:
+            yield f"{count} files, which --json names: {'; '.join(actions)}"
     for file in repaired.files:
+        if _only_redrawn(file) and same[file.actions] > _NAMES_SHOWN:
+            continue
         if file.into is None:
             yield f"{file.file}: {'; '.join(file.actions)}"
         elif file.actions:
             yield f"{file.file} -> {file.into}: {'; '.join(file.actions)}"
     yield from (f"note: {note}" for note in repaired.notes)
+
+
+def _only_redrawn(file: Repaired) -> bool:
+    return file.into == file.file and bool(file.actions)
 
 
 @click.command("zip")
