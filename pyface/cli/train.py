@@ -392,7 +392,6 @@ def train_and_save(
         minutes=minutes,
         seed=config.seed,
     )
-    run.trainer.callbacks += [EqualityCheck(interval), *watchers]
     if resume is not None:
         restore_state(run.trainer, load_state(resume))
     elif start_from is not None:
