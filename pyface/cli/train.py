@@ -163,6 +163,8 @@ def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -
     from pyface.training.configuration import changes, resolve, settings
 
     given, source = _given(recipe, options)
+    if options["start_from"] is not None:
+        given = {**recipe.transfer, **given}
     resumed = _resumed(recipe, options)
     stored: dict[str, Any] = resumed[1]["recipe"] if resumed else {}
     source = source or (resumed[1].get("facts", {}).get("data") if resumed else None)
