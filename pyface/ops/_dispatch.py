@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from pyface.ops._gradients import needs_reference
 from pyface.ops._library import LibraryPrimitives
 from pyface.ops.reference import ReferencePrimitives
 
-__all__ = ["AnyPrimitives", "epilogue_settings", "primitives", "writers"]
+__all__ = ["AnyPrimitives", "epilogue_settings", "primitives", "under_modes", "writers"]
 
 AnyPrimitives = ReferencePrimitives | NativePrimitives | LibraryPrimitives
 
@@ -27,6 +28,7 @@ _Key = tuple[str, float | None, float | None, float | None]
 _settings: dict[_Key, Epilogue] = {}
 _MOST_SETTINGS = 1000
 _PLAIN = (Tensor, torch.nn.Parameter)
+_under_modes: ReferencePrimitives | NativePrimitives | None = None
 
 # Private names of torch, each with a fall-back for a version without it.
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
@@ -64,6 +66,8 @@ def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimiti
     if torch.compiler.is_compiling():
         return _REFERENCE if backend == "reference" or mirrored else _LIBRARY
     if type(x) not in _PLAIN or _dispatch_modes():
+        if _under_modes is not None:
+            return _REFERENCE if backend == "reference" or mirrored else _under_modes
         return _REFERENCE if backend == "reference" or mirrored or x.device.type == "meta" else _LIBRARY
     chosen = _native.resolve(x, backend)
     if chosen is None or mirrored:
@@ -76,6 +80,17 @@ def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimiti
         chosen.primitives = NativePrimitives(chosen)
     eager: NativePrimitives = chosen.primitives
     return eager
+
+
+@contextlib.contextmanager
+def under_modes(chosen: ReferencePrimitives | NativePrimitives) -> Iterator[None]:
+    """Inside, fake tensors and dispatch modes get `chosen` and not the registered ops (`ops.rehearsal`)."""
+    global _under_modes
+    before, _under_modes = _under_modes, chosen
+    try:
+        yield
+    finally:
+        _under_modes = before
 
 
 def writers(
