@@ -87,6 +87,30 @@ def conv_epilogue(
     clamp: float,
     where: int,
 ) -> None: ...
+def pack_weight(
+    from_: int,
+    to: int,
+    dtype: int,
+    out_channels: int,
+    in_channels: int,
+    taps: int,
+    transposed: bool,
+    flip: bool,
+    gain: float,
+    where: int,
+) -> None: ...
+def unpack_weight(
+    from_: int,
+    to: int,
+    dtype: int,
+    out_channels: int,
+    in_channels: int,
+    taps: int,
+    transposed: bool,
+    flip: bool,
+    gain: float,
+    where: int,
+) -> None: ...
 def isa() -> str: ...
 def isa_available() -> list[str]: ...
 def face_render(

@@ -24,16 +24,19 @@ struct Launchers {
   void (*modulate)(const ModulateParams&, Where);
   void (*demodulate)(const DemodulateParams&, Where);
   void (*conv_epilogue)(const ConvEpilogueParams&, Where);
+  void (*pack_weight)(const PackWeightParams&, Where);
+  void (*unpack_weight)(const PackWeightParams&, Where);
 };
 
 template <class Where, class... Rest>
 Launchers(void (*)(const BiasActParams&, Where), Rest...) -> Launchers<Where>;
 
-#define PYFACE_LAUNCHERS(backend)                                                       \
-  ::pyface::Launchers {                                                                 \
-    ::pyface::launch_bias_act_##backend, ::pyface::launch_bias_act_grad_##backend,      \
-        ::pyface::launch_upfirdn2d_##backend, ::pyface::launch_modulate_##backend,      \
-        ::pyface::launch_demodulate_##backend, ::pyface::launch_conv_epilogue_##backend \
+#define PYFACE_LAUNCHERS(backend)                                                        \
+  ::pyface::Launchers {                                                                  \
+    ::pyface::launch_bias_act_##backend, ::pyface::launch_bias_act_grad_##backend,       \
+        ::pyface::launch_upfirdn2d_##backend, ::pyface::launch_modulate_##backend,       \
+        ::pyface::launch_demodulate_##backend, ::pyface::launch_conv_epilogue_##backend, \
+        ::pyface::launch_pack_weight_##backend, ::pyface::launch_unpack_weight_##backend \
   }
 
 // An address or a `where` as Python passes it: a stream travels as an integer, like every pointer.
@@ -150,6 +153,23 @@ void bind_ops(pybind11::module_& m, Launchers<Where> launch) {
       arg("c"), arg("hw"), arg("channels_last"), arg("noise_per_sample"), arg("act"), arg("alpha"),
       arg("gain"), arg("clamp"), arg("where"), Unlocked(),
       "y = next_style * clamp(gain * act(x * demod + noise + bias)).");
+  const auto bind_packing = [&m](const char* name, const char* text,
+                                 void (*run)(const PackWeightParams&, Where)) {
+    m.def(
+        name,
+        [name, run](Address from, Address to, int dtype, int64_t out_channels, int64_t in_channels,
+                    int64_t taps, bool transposed, bool flip, double gain, W where) {
+          const PackWeightParams p{in(from), out(to),    DType(dtype), out_channels, in_channels,
+                                   taps,     transposed, flip,         gain};
+          validate(p, name);
+          run(p, to_where<Where>(where));
+        },
+        arg("from_"), arg("to"), arg("dtype"), arg("out_channels"), arg("in_channels"), arg("taps"),
+        arg("transposed"), arg("flip"), arg("gain"), arg("where"), Unlocked(), text);
+  };
+  bind_packing("pack_weight", "A weight [out, in, taps] in the type and order in which it convolves.",
+               launch.pack_weight);
+  bind_packing("unpack_weight", "The adjoint of pack_weight.", launch.unpack_weight);
 }
 
 }  // namespace pyface

@@ -158,7 +158,126 @@ void epilogue_pixels(const ConvEpilogueParams& p, int threads) {
   });
 }
 
+// ---- pack_weight, unpack_weight
+
+// Channels that are turned from [channel][tap] to [tap][channel] at a time: a piece of them fits the L1
+// cache.
+constexpr int64_t kPackIn = 32, kPackOut = 32;
+
+// to[t * stride + i] = from[i * taps + t] for `count` channels; kTaps is 0 where `taps` is not known here.
+template <int kTaps, class To, class From, class Convert>
+void spread_taps(const From* from, To* to, int64_t taps, int64_t stride, int64_t count, bool flip,
+                 Convert convert) {
+  const int64_t length = kTaps ? kTaps : taps;
+  for (int64_t t = 0; t < length; ++t) {
+    const From* source = from + (flip ? length - 1 - t : t);
+    To* target = to + t * stride;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) target[i] = convert(source[i * length]);
+  }
+}
+
+// The adjoint: to[i * taps + t] = from[t * stride + i].
+template <int kTaps, class To, class From, class Convert>
+void gather_taps(const From* from, To* to, int64_t taps, int64_t stride, int64_t count, bool flip,
+                 Convert convert) {
+  const int64_t length = kTaps ? kTaps : taps;
+  for (int64_t t = 0; t < length; ++t) {
+    const From* source = from + t * stride;
+    To* target = to + (flip ? length - 1 - t : t);
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) target[i * length] = convert(source[i]);
+  }
+}
+
+template <int kTaps, bool kPack, class T>
+void pack_rows(const PackWeightParams& p, int threads) {
+  using F = Compute<T>;
+  const F gain = F(p.gain);
+  const auto pack = [gain](F v) { return store<T>(v * gain); };
+  const auto unpack = [gain](T v) { return load(v) * gain; };
+  const int64_t row = p.in_channels * p.taps;
+  const int workers = worker_count(threads, p.out_channels * row);
+  parallel_ranges(workers, p.out_channels, 1, [&](int, int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      for (int64_t i = 0; i < p.in_channels; i += kPackIn) {
+        const int64_t count = i + kPackIn < p.in_channels ? kPackIn : p.in_channels - i;
+        const int64_t learned = o * row + i * p.taps, packed = o * row + i;
+        if constexpr (kPack) {
+          spread_taps<kTaps>(static_cast<const F*>(p.from) + learned, static_cast<T*>(p.to) + packed, p.taps,
+                             p.in_channels, count, p.flip, pack);
+        } else {
+          gather_taps<kTaps>(static_cast<const T*>(p.from) + packed, static_cast<F*>(p.to) + learned, p.taps,
+                             p.in_channels, count, p.flip, unpack);
+        }
+      }
+    }
+  });
+}
+
+// Tiles of kPackOut x kPackIn channels: read along one axis into a buffer, written along the other.
+template <int kTaps, bool kPack, class T>
+void pack_columns(const PackWeightParams& p, int threads) {
+  using F = Compute<T>;
+  const F gain = F(p.gain);
+  const auto pack = [gain](F v) { return store<T>(v * gain); };
+  const auto unpack = [gain](T v) { return load(v) * gain; };
+  const int64_t taps = kTaps ? kTaps : p.taps, row = p.in_channels * taps, column = p.out_channels * taps;
+  const int64_t pieces = (p.in_channels + kPackIn - 1) / kPackIn;
+  const int workers = worker_count(threads, p.out_channels * row);
+  parallel_ranges(workers, pieces, 1, [&](int, int64_t begin, int64_t end) {
+    const Scratch<T> tile(kPackOut * kPackIn * taps);  // [out][in][tap]
+    for (int64_t piece = begin; piece < end; ++piece) {
+      const int64_t i = piece * kPackIn, ins = i + kPackIn < p.in_channels ? kPackIn : p.in_channels - i;
+      for (int64_t o = 0; o < p.out_channels; o += kPackOut) {
+        const int64_t outs = o + kPackOut < p.out_channels ? kPackOut : p.out_channels - o;
+        for (int64_t b = 0; kPack && b < outs; ++b) {
+          const F* from = static_cast<const F*>(p.from) + (o + b) * row + i * taps;
+          T* to = tile.get() + b * kPackIn * taps;
+#pragma GCC ivdep
+          for (int64_t k = 0; k < ins * taps; ++k) to[k] = pack(from[k]);
+        }
+        for (int64_t a = 0; a < ins; ++a) {
+          for (int64_t t = 0; t < taps; ++t) {
+            const int64_t packed = (i + a) * column + t * p.out_channels + o;
+            T* inside = tile.get() + a * taps + (p.flip ? taps - 1 - t : t);
+            if constexpr (kPack) {
+              T* to = static_cast<T*>(p.to) + packed;
+              for (int64_t b = 0; b < outs; ++b) to[b] = inside[b * kPackIn * taps];
+            } else {
+              const T* from = static_cast<const T*>(p.from) + packed;
+              for (int64_t b = 0; b < outs; ++b) inside[b * kPackIn * taps] = from[b];
+            }
+          }
+        }
+        for (int64_t b = 0; !kPack && b < outs; ++b) {
+          const T* from = tile.get() + b * kPackIn * taps;
+          F* to = static_cast<F*>(p.to) + (o + b) * row + i * taps;
+#pragma GCC ivdep
+          for (int64_t k = 0; k < ins * taps; ++k) to[k] = unpack(from[k]);
+        }
+      }
+    }
+  });
+}
+
+template <bool kPack>
+void repack(const PackWeightParams& p, int threads) {
+  if (p.out_channels == 0 || p.in_channels == 0 || p.taps == 0) return;
+  with_dtype(p.dtype, [&](auto element) {
+    using T = decltype(element);
+    if (p.taps == 9) {
+      p.transposed ? pack_columns<9, kPack, T>(p, threads) : pack_rows<9, kPack, T>(p, threads);
+    } else {
+      p.transposed ? pack_columns<0, kPack, T>(p, threads) : pack_rows<0, kPack, T>(p, threads);
+    }
+  });
+}
+
 }  // namespace
+
+void pack_weight(const PackWeightParams& p, int threads) { repack<true>(p, threads); }
+void unpack_weight(const PackWeightParams& p, int threads) { repack<false>(p, threads); }
 
 void modulate(const ModulateParams& p, int threads) {
   if (p.n == 0 || p.c == 0 || p.hw == 0) return;

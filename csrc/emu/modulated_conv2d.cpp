@@ -13,5 +13,11 @@ void launch_demodulate_emu(const DemodulateParams& p, int schedule) {
 void launch_conv_epilogue_emu(const ConvEpilogueParams& p, int schedule) {
   dev::run_conv_epilogue(p, EmuLauncher("conv_epilogue", schedule));
 }
+void launch_pack_weight_emu(const PackWeightParams& p, int schedule) {
+  dev::run_pack_weight<true>(p, EmuLauncher("pack_weight", schedule));
+}
+void launch_unpack_weight_emu(const PackWeightParams& p, int schedule) {
+  dev::run_pack_weight<false>(p, EmuLauncher("unpack_weight", schedule));
+}
 
 }  // namespace pyface

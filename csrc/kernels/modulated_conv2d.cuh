@@ -112,6 +112,43 @@ __global__ void __launch_bounds__(256)
   }
 }
 
+// One thread takes every n-th element of the packed weight, which is where neighbours lie next to each other.
+template <class T, bool kPack>
+__global__ void __launch_bounds__(256)
+    pack_weight_kernel(const void* __restrict__ from, void* __restrict__ to, uint32_t count, FastDiv inner,
+                       FastDiv taps, uint32_t in_channels, bool transposed, bool flip, Accumulator<T> gain) {
+  using A = Accumulator<T>;
+  const uint32_t step = gridDim.x * blockDim.x;
+  for (uint32_t at = blockIdx.x * blockDim.x + threadIdx.x; at < count; at += step) {
+    uint32_t outer = at;
+    const uint32_t fast = inner.split(outer), packed_tap = taps.split(outer);
+    const uint32_t tap = flip ? taps.divisor - 1 - packed_tap : packed_tap;
+    const uint32_t o = transposed ? fast : outer, i = transposed ? outer : fast;
+    const size_t learned = (size_t{o} * in_channels + i) * taps.divisor + tap;
+    if constexpr (kPack) {
+      static_cast<T*>(to)[at] = narrow<T>(static_cast<const A*>(from)[learned] * gain);
+    } else {
+      static_cast<A*>(to)[learned] = widen(static_cast<const T*>(from)[at]) * gain;
+    }
+  }
+}
+
+template <bool kPack, class Launcher>
+void run_pack_weight(const PackWeightParams& p, const Launcher& launch) {
+  const char* op = kPack ? "pack_weight" : "unpack_weight";
+  const int64_t count = p.out_channels * p.in_channels * p.taps;
+  PYFACE_CHECK(count < launch.index_limit(), op, "weight", std::to_string(count) + " elements",
+               "fewer than " + std::to_string(launch.index_limit()));
+  if (count == 0) return;
+  const int64_t blocks = std::min<int64_t>(ceil_div(count, 256), int64_t{launch.multiprocessors()} * 16);
+  with_type(p.dtype, [&](auto type) {
+    using T = typename decltype(type)::type;
+    launch("pack_weight_kernel", pack_weight_kernel<T, kPack>, dim3(unsigned(blocks)), dim3(256), 0, p.from,
+           p.to, uint32_t(count), FastDiv(uint32_t(p.transposed ? p.out_channels : p.in_channels)),
+           FastDiv(uint32_t(p.taps)), uint32_t(p.in_channels), p.transposed, p.flip, Accumulator<T>(p.gain));
+  });
+}
+
 template <class Launcher>
 void run_modulate(const ModulateParams& p, const Launcher& launch) {
   const bool vectorizable = aligned16(p.x) && aligned16(p.scale) && aligned16(p.y);

@@ -61,16 +61,16 @@ class EqualizedConv2d(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """y [N, out_channels, H * up / down, W * up / down] of x [N, in_channels, H, W]; `gain` scales it."""
-        weight = (self.weight * self.weight_gain).to(x.dtype)
         taps = None if self.filter is None else self.filter.taps
         x = conv2d_resample(
             x,
-            weight,
+            self.weight,
             taps,
             up=self.up,
             down=self.down,
             padding=self.padding,
             flip_weight=self.up == 1,
+            weight_gain=self.weight_gain,
             backend=self.backend,
         )
         if self.bias is None and self.activation == "linear" and self.conv_clamp is None:

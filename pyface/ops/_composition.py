@@ -19,9 +19,11 @@ __all__ = [
     "Conv",
     "Epilogue",
     "Primitives",
+    "WeightForm",
     "conv2d_resample",
     "is_channels_last",
     "modulated_conv2d",
+    "shape_weight",
 ]
 
 DEMODULATION_EPS = 1e-8
@@ -37,6 +39,16 @@ class Conv(NamedTuple):
     groups: int = 1
 
 
+class WeightForm(NamedTuple):
+    """How a learned weight [O, I, kh, kw] convolves: times `gain`, in `dtype`; its taps turned by 180 degrees
+    where `flip`; as [I, O, kh, kw] where `transposed`."""
+
+    dtype: torch.dtype
+    gain: float = 1.0
+    flip: bool = False
+    transposed: bool = False
+
+
 class Epilogue(NamedTuple):
     """Settings of a convolution epilogue. clamp < 0 means none."""
 
@@ -47,13 +59,17 @@ class Epilogue(NamedTuple):
 
 
 class Primitives(Protocol):
-    """What a back-end brings: FIR resampling, convolution, style multiply, demodulation, epilogue."""
+    """What a back-end brings: FIR resampling, convolution and its weight, style multiply, demodulation,
+    epilogue."""
 
     def fir(self, x: Tensor, f: Tensor | None, r: Resampling) -> Tensor:
         """Upsample, filter and downsample `x`."""
 
     def conv(self, x: Tensor, w: Tensor, c: Conv) -> Tensor:
         """Convolve (correlate) `x` with `w`, or its transpose."""
+
+    def weight(self, x: Tensor, w: Tensor, form: WeightForm) -> Tensor:
+        """`w` [O, I, kh, kw] as it convolves `x`; laid out as `x` where that helps."""
 
     def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
         """`x` [N, C, H, W] times `scale` [N, C]."""
@@ -96,21 +112,26 @@ def _fir_settings(
     return Resampling(up, up, down, down, *padding, flip, gain)
 
 
-def _plain_conv(p: Primitives, x: Tensor, w: Tensor, c: Conv, flip_weight: bool) -> Tensor:
-    return p.conv(x, w if flip_weight or w.shape[2] == w.shape[3] == 1 else w.flip([2, 3]), c)
+def shape_weight(w: Tensor, form: WeightForm) -> Tensor:
+    """`w` [O, I, kh, kw] in the form in which it convolves, by torch."""
+    w = (w * form.gain if form.gain != 1 else w).to(form.dtype)
+    w = w.flip([2, 3]) if form.flip else w
+    return w.transpose(0, 1) if form.transposed else w
 
 
-def _transposed_conv(p: Primitives, x: Tensor, w: Tensor, c: Conv, flip_weight: bool) -> Tensor:
+def _plain_conv(p: Primitives, x: Tensor, w: Tensor, c: Conv, flip_weight: bool, gain: float) -> Tensor:
+    pointwise = w.shape[2] == w.shape[3] == 1
+    return p.conv(x, p.weight(x, w, WeightForm(x.dtype, gain, not (flip_weight or pointwise))), c)
+
+
+def _transposed_conv(p: Primitives, x: Tensor, w: Tensor, c: Conv, flip_weight: bool, gain: float) -> Tensor:
     """Convolution of the zero-inserted `x`: torch's transposed form convolves, hence the flip is reversed."""
-    if flip_weight:
-        w = w.flip([2, 3])
     if c.groups == 1:
-        w = w.transpose(0, 1)
-    else:
-        out_channels, in_per_group, k_h, k_w = w.shape
-        w = w.reshape(c.groups, out_channels // c.groups, in_per_group, k_h, k_w).transpose(1, 2)
-        w = w.reshape(c.groups * in_per_group, out_channels // c.groups, k_h, k_w)
-    return p.conv(x, w, c)
+        return p.conv(x, p.weight(x, w, WeightForm(x.dtype, gain, flip_weight, transposed=True)), c)
+    w = p.weight(x, w, WeightForm(x.dtype, gain, flip_weight))
+    out_channels, in_per_group, k_h, k_w = w.shape
+    w = w.reshape(c.groups, out_channels // c.groups, in_per_group, k_h, k_w).transpose(1, 2)
+    return p.conv(x, w.reshape(c.groups * in_per_group, out_channels // c.groups, k_h, k_w), c)
 
 
 def conv2d_resample(
@@ -124,8 +145,9 @@ def conv2d_resample(
     groups: int,
     flip_weight: bool,
     flip_filter: bool,
+    weight_gain: float = 1.0,
 ) -> Tensor:
-    """Upsample, convolve and downsample, in the cheapest order that gives the same numbers.
+    """Upsample, convolve with weight_gain * w and downsample, in the cheapest order with the same numbers.
 
     All padding belongs in front of the first step (zeros of the upsampled image), so FIR and convolution
     commute.
@@ -150,27 +172,27 @@ def conv2d_resample(
 
     if pointwise and down > 1 and up == 1:  # fewer pixels first
         x = p.fir(x, f, _fir_settings(down=down, padding=pads, flip=flip_filter))
-        return _plain_conv(p, x, w, Conv(groups=groups), flip_weight)
+        return _plain_conv(p, x, w, Conv(groups=groups), flip_weight, weight_gain)
     if pointwise and up > 1 and down == 1:
-        x = _plain_conv(p, x, w, Conv(groups=groups), flip_weight)
+        x = _plain_conv(p, x, w, Conv(groups=groups), flip_weight, weight_gain)
         return p.fir(x, f, _fir_settings(up=up, padding=pads, flip=flip_filter, gain=up_gain))
     if down > 1 and up == 1:
         x = p.fir(x, f, _fir_settings(padding=pads, flip=flip_filter))
-        return _plain_conv(p, x, w, Conv(stride=(down, down), groups=groups), flip_weight)
+        return _plain_conv(p, x, w, Conv(stride=(down, down), groups=groups), flip_weight, weight_gain)
     if up > 1:
         # The full transposed convolution starts k - 1 pixels earlier; what the FIR would crop is not
         # computed.
         x0, x1, y0, y1 = x0 - (k_w - 1), x1 - (k_w - up), y0 - (k_h - 1), y1 - (k_h - up)
         crop_x, crop_y = max(min(-x0, -x1), 0), max(min(-y0, -y1), 0)
         geometry = Conv(stride=(up, up), padding=(crop_y, crop_x), transposed=True, groups=groups)
-        x = _transposed_conv(p, x, w, geometry, flip_weight)
+        x = _transposed_conv(p, x, w, geometry, flip_weight, weight_gain)
         pads = (x0 + crop_x, x1 + crop_x, y0 + crop_y, y1 + crop_y)
         x = p.fir(x, f, _fir_settings(padding=pads, flip=flip_filter, gain=up_gain))
         return p.fir(x, f, _fir_settings(down=down, flip=flip_filter)) if down > 1 else x
     if x0 == x1 >= 0 and y0 == y1 >= 0:
-        return _plain_conv(p, x, w, Conv(padding=(y0, x0), groups=groups), flip_weight)
+        return _plain_conv(p, x, w, Conv(padding=(y0, x0), groups=groups), flip_weight, weight_gain)
     x = p.fir(x, None, _fir_settings(padding=pads))
-    return _plain_conv(p, x, w, Conv(groups=groups), flip_weight)
+    return _plain_conv(p, x, w, Conv(groups=groups), flip_weight, weight_gain)
 
 
 def modulated_conv2d(
@@ -199,13 +221,9 @@ def modulated_conv2d(
         largest = weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True).to(torch.float32)
         weight = weight.to(torch.float32) * (1.0 / math.sqrt(fan_in) / largest.clamp(min=1e-30))
         styles = styles / styles.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
-    if x.is_cpu and is_channels_last(x):  # once, for the sum of squares and for the convolution
-        weight = weight.contiguous(memory_format=torch.channels_last)
     demod = p.demodulate(weight.to(styles.dtype), styles) if demodulate else None
     x = p.modulate(x, styles)
-    x = conv2d_resample(
-        p, x, weight.to(x.dtype), resample_filter, up, down, padding, 1, flip_weight, flip_filter=False
-    )
+    x = conv2d_resample(p, x, weight, resample_filter, up, down, padding, 1, flip_weight, flip_filter=False)
     if (
         demod is None
         and noise is None

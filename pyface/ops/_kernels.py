@@ -10,10 +10,19 @@ import torch
 from torch import Tensor
 
 from pyface.ops._checks import DTYPES, Resampling, parameter_dtype, round_to
-from pyface.ops._composition import DEMODULATION_EPS, Epilogue
+from pyface.ops._composition import DEMODULATION_EPS, Epilogue, WeightForm
 from pyface.ops._native import Backend
 
-__all__ = ["bias_act", "bias_act_grad", "conv_epilogue", "demodulate", "modulate", "upfirdn2d"]
+__all__ = [
+    "bias_act",
+    "bias_act_grad",
+    "conv_epilogue",
+    "demodulate",
+    "modulate",
+    "pack_weight",
+    "unpack_weight",
+    "upfirdn2d",
+]
 
 _MEMORY_POSITION = (0, 3, 1, 2)  # of axes N, C, H, W in channels_last memory
 
@@ -194,3 +203,33 @@ def conv_epilogue(
         e.activation.code, e.alpha, e.gain, _clamp(e, x.dtype),
     )  # fmt: skip
     return y
+
+
+def pack_weight(k: Backend, w: Tensor, form: WeightForm) -> Tensor:
+    """`w` [O, I, kh, kw] as `form` says, in channels_last memory."""
+    w = w.contiguous()
+    out_channels, in_channels, k_h, k_w = w.shape
+    first, second = (in_channels, out_channels) if form.transposed else (out_channels, in_channels)
+    packed = torch.empty(
+        (first, second, k_h, k_w), dtype=form.dtype, device=w.device, memory_format=torch.channels_last
+    )
+    k.run(
+        k.pack_weight, w, w.data_ptr(), packed.data_ptr(), DTYPES[form.dtype], out_channels, in_channels,
+        k_h * k_w, form.transposed, form.flip, form.gain,
+    )  # fmt: skip
+    return packed
+
+
+def unpack_weight(k: Backend, packed: Tensor, form: WeightForm) -> Tensor:
+    """The adjoint of `pack_weight`: [O, I, kh, kw], float32 (float64 where `packed` is)."""
+    packed = packed.contiguous(memory_format=torch.channels_last)
+    first, second, k_h, k_w = packed.shape
+    out_channels, in_channels = (second, first) if form.transposed else (first, second)
+    w = torch.empty(
+        (out_channels, in_channels, k_h, k_w), dtype=parameter_dtype(packed), device=packed.device
+    )
+    k.run(
+        k.unpack_weight, w, packed.data_ptr(), w.data_ptr(), DTYPES[packed.dtype], out_channels, in_channels,
+        k_h * k_w, form.transposed, form.flip, form.gain,
+    )  # fmt: skip
+    return w

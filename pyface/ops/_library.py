@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyface.ops import _gradients, _kernels, _native, reference
 from pyface.ops._checks import Resampling, filter_size, parameter_dtype
-from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue
+from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm, shape_weight
 from pyface.ops.activations import ACTIVATIONS
 
 __all__ = ["LibraryPrimitives"]
@@ -46,8 +46,8 @@ def _epilogue(numbers: Sequence[Any]) -> Epilogue:
 
 
 class LibraryPrimitives:
-    """The primitives as registered ops; convolution and demodulation stay torch's own, which compilers
-    know."""
+    """The primitives as registered ops; convolution, its weight and demodulation stay torch's own, which
+    compilers know."""
 
     def bias_act(self, x: Tensor, b: Tensor | None, dim: int, e: Epilogue) -> Tensor:
         """clamp(gain * act(x + b))."""
@@ -73,6 +73,10 @@ class LibraryPrimitives:
                 x, w, stride=c.stride, padding=c.padding, output_padding=c.output_padding, groups=c.groups
             )
         return F.conv2d(x, w, stride=c.stride, padding=c.padding, groups=c.groups)
+
+    def weight(self, x: Tensor, w: Tensor, form: WeightForm) -> Tensor:
+        """`w` as it convolves `x`."""
+        return shape_weight(w, form)
 
     def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
         """`x` [N, C, H, W] times `scale` [N, C]."""

@@ -45,6 +45,8 @@ class Backend(abc.ABC):
         self.modulate: Callable[..., None] = module.modulate
         self.demodulate: Callable[..., None] = module.demodulate
         self.conv_epilogue: Callable[..., None] = module.conv_epilogue
+        self.pack_weight: Callable[..., None] = module.pack_weight
+        self.unpack_weight: Callable[..., None] = module.unpack_weight
 
     @abc.abstractmethod
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyface.ops._composition import Conv, is_channels_last
@@ -18,6 +19,7 @@ from pyface.ops._composition import Conv, is_channels_last
 __all__ = ["convolve", "no_weight_gradients", "weight_gradients_enabled"]
 
 _weight_gradients = True
+_FEW_PIXELS = 512  # up to here (batch x height x width) a matrix product is the faster weight gradient
 
 
 def weight_gradients_enabled() -> bool:
@@ -89,9 +91,49 @@ def _weight_beside(x: Tensor, w: Tensor) -> Tensor:
     return w.contiguous(memory_format=torch.channels_last) if x.is_cpu and is_channels_last(x) else w
 
 
+def _is_small_on_cpu(dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> bool:
+    """Whether the weight gradient is faster as one matrix product over the patches of `x`.
+
+    With few pixels oneDNN's own spends its time on the weight's layout (512 channels, 8 x 4 x 4 pixels in
+    bfloat16: 9.6 ms, 1.5 ms as a product).
+    """
+    small, large = (x, dy) if c.transposed else (dy, x)
+    return (
+        dy.device.type == "cpu"
+        and dy.dtype == torch.bfloat16
+        and c.groups == 1
+        and w.shape[2] * w.shape[3] > 1
+        and 0 < small.shape[0] * small.shape[2] * small.shape[3] <= _FEW_PIXELS
+        and is_channels_last(small)
+        and is_channels_last(large)
+    )
+
+
+def _weight_gradient_as_product(dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+    """dw of a convolution of channels_last `x`, and of a transposed one with `dy` and `x` exchanged."""
+    small, large = (x, dy) if c.transposed else (dy, x)
+    pad_y, pad_x = c.padding
+    if pad_y or pad_x:
+        large = F.pad(large, [pad_x, pad_x, pad_y, pad_y]).contiguous(memory_format=torch.channels_last)
+    n, out_channels, height, width = small.shape
+    rows = large.permute(0, 2, 3, 1)
+    step_n, step_y, step_x, _ = rows.stride()
+    k_h, k_w, channels = w.shape[2], w.shape[3], large.shape[1]
+    patches = rows.as_strided(
+        (n, height, width, k_h, k_w, channels),
+        (step_n, c.stride[0] * step_y, c.stride[1] * step_x, step_y, step_x, 1),
+    )
+    pixels = small.permute(0, 2, 3, 1).reshape(-1, out_channels)
+    dw = pixels.t() @ patches.reshape(pixels.shape[0], -1)
+    return dw.view(out_channels, k_h, k_w, channels).permute(0, 3, 1, 2)
+
+
 def _both_gradients(
     dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
+    if need_w and _is_small_on_cpu(dy, x, w, c):
+        dx = _both_gradients(dy, x, w, c, True, False)[0] if need_x else None
+        return dx, _weight_gradient_as_product(dy, x, w, c)
     w = _weight_beside(dy, w) if need_x else w
     dx, dw, _ = torch.ops.aten.convolution_backward.default(
         dy,

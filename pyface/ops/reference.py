@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyface.ops._checks import Resampling, parameter_dtype, round_to
-from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, is_channels_last
+from pyface.ops._composition import (
+    DEMODULATION_EPS,
+    Conv,
+    Epilogue,
+    WeightForm,
+    is_channels_last,
+    shape_weight,
+)
 from pyface.ops.activations import SELU_ALPHA, SELU_SCALE
 
 __all__ = ["ReferencePrimitives", "activate", "bias_act", "bias_act_grad", "upfirdn2d"]
@@ -132,6 +139,10 @@ class ReferencePrimitives:
                 x, w, stride=c.stride, padding=c.padding, output_padding=c.output_padding, groups=c.groups
             )
         return F.conv2d(x, w, stride=c.stride, padding=c.padding, groups=c.groups)
+
+    def weight(self, x: Tensor, w: Tensor, form: WeightForm) -> Tensor:
+        """`w` as it convolves `x`."""
+        return shape_weight(w, form)
 
     def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
         """`x` [N, C, H, W] times `scale` [N, C]."""

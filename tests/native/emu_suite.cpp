@@ -206,6 +206,34 @@ void test_modulated(int64_t n, int64_t c, int64_t hw, bool channels_last, int sc
   expect_close(y, fused, "conv_epilogue");
 }
 
+template <class T>
+void test_pack_weight(int64_t out, int64_t in, int64_t taps, int schedule) {
+  using A = dev::Accumulator<T>;
+  const auto size = [](int64_t v) { return static_cast<size_t>(v); };
+  for (int form = 0; form < 4; form++) {
+    const bool transposed = form & 1, flip = form & 2;
+    Buffer<A> weight(size(out * in * taps)), back(weight.size);
+    Buffer<T> packed(weight.size);
+    fill(weight);
+    launch_pack_weight_emu({weight.data, packed.data, dtype_of<T>(), out, in, taps, transposed, flip, 0.7},
+                           schedule);
+    launch_unpack_weight_emu({packed.data, back.data, dtype_of<T>(), out, in, taps, transposed, flip, 2.0},
+                             schedule);
+    std::vector<double> there(weight.size), again(weight.size);
+    for (int64_t o = 0; o < out; o++)
+      for (int64_t i = 0; i < in; i++)
+        for (int64_t t = 0; t < taps; t++) {
+          const int64_t place = flip ? taps - 1 - t : t;
+          const size_t at = size(transposed ? (i * taps + place) * out + o : (o * taps + place) * in + i);
+          const size_t learned = size((o * in + i) * taps + t);
+          there[at] = weight[learned] * 0.7;
+          again[learned] = packed[at] * 2.0;
+        }
+    expect_close(packed, there, "pack_weight");
+    expect_close(back, again, "unpack_weight");
+  }
+}
+
 template <class A>
 void test_demodulate(int64_t n, int64_t out, int64_t in, int schedule) {
   const auto size = [](int64_t v) { return static_cast<size_t>(v); };
@@ -372,6 +400,7 @@ void test_type(int schedule) {
   for (bool channels_last : {false, true}) {
     test_modulated<T>(2, 8, 24, channels_last, schedule);
     test_modulated<T>(3, 5, 21, channels_last, schedule);
+    test_pack_weight<T>(5, 33, channels_last ? 9 : 6, schedule);
   }
 }
 
@@ -429,6 +458,7 @@ void run_race() {
   test_demodulate<double>(2, 4, 65, 0);
   test_bias_act<float>(2, 5, 63, Act::kLrelu, 0);
   test_modulated<float>(2, 8, 24, true, 0);
+  test_pack_weight<float>(5, 33, 9, 0);
   test_primitives(0);
   expect_face_ranges(Faces(FaceRows(), 24, 0, 0), 24);
 }

@@ -306,6 +306,39 @@ def test_demodulate(dtype: torch.dtype) -> None:
         torch.testing.assert_close(demod.double(), want, rtol=RTOL[dtype], atol=0)
 
 
+@pytest.mark.parametrize("transposed", [False, True], ids=["rows", "columns"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_pack_weight(dtype: torch.dtype, transposed: bool) -> None:
+    cases = itertools.product(
+        [(5, 7, 3, 3), (70, 33, 3, 3), (33, 70, 2, 5), (1, 1, 1, 1)], [False, True], [1, 2]
+    )
+    for (out, channels, k_h, k_w), flip, threads in cases:
+        weight = draw(out, channels, k_h, k_w, dtype=side_dtype(dtype))
+        want = weight.double() * 0.7
+        want = want.flip([2, 3]) if flip else want
+        want = (want.transpose(0, 1) if transposed else want).permute(0, 2, 3, 1)
+        packed = torch.full(want.shape, float("nan"), dtype=dtype)
+        rest = DTYPES[dtype], out, channels, k_h * k_w, transposed, flip
+        _cpu.pack_weight(pointer(weight), pointer(packed), *rest, 0.7, threads)
+        assert_close(packed, want, dtype)
+        back = torch.full_like(weight, float("nan"))
+        _cpu.unpack_weight(pointer(packed), pointer(back), *rest, 2.0, threads)
+        turned = packed.permute(0, 3, 1, 2)
+        turned = (turned.transpose(0, 1) if transposed else turned).to(back.dtype)
+        assert torch.equal(back, 2 * (turned.flip([2, 3]) if flip else turned))
+
+
+def test_pack_weight_checks_its_arguments() -> None:
+    _cpu.pack_weight(0, 0, 0, 0, 3, 9, False, False, 1.0, 1)
+    _cpu.unpack_weight(0, 0, 0, 3, 0, 9, True, False, 1.0, 1)
+    with pytest.raises(ValueError, match="unpack_weight: from is a null pointer"):
+        _cpu.unpack_weight(0, 8, 0, 1, 1, 1, False, False, 1.0, 1)
+    with pytest.raises(ValueError, match="pack_weight: weight is a size of -1"):
+        _cpu.pack_weight(8, 8, 0, -1, 1, 1, False, False, 1.0, 1)
+    with pytest.raises(ValueError, match="pack_weight: dtype is 7"):
+        _cpu.pack_weight(8, 8, 7, 1, 1, 1, False, False, 1.0, 1)
+
+
 def epilogue_inputs(shape, dtype, present, noise_per_sample):
     n, c, h, w = shape
     side = side_dtype(dtype)

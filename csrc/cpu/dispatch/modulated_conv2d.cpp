@@ -5,3 +5,5 @@
 PYFACE_DISPATCH_CPU(modulate, ModulateParams)
 PYFACE_DISPATCH_CPU(demodulate, DemodulateParams)
 PYFACE_DISPATCH_CPU(conv_epilogue, ConvEpilogueParams)
+PYFACE_DISPATCH_CPU(pack_weight, PackWeightParams)
+PYFACE_DISPATCH_CPU(unpack_weight, PackWeightParams)

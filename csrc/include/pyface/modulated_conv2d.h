@@ -1,5 +1,5 @@
 // The passes around the shared-weight convolution of a modulated convolution:
-// style multiply, demodulation coefficients, and the fused epilogue.
+// style multiply, demodulation coefficients, the fused epilogue, and the weight in the form it convolves in.
 #pragma once
 #include "pyface/check.h"
 #include "pyface/types.h"
@@ -43,7 +43,27 @@ struct ConvEpilogueParams {
   double alpha, gain, clamp;
 };
 
+// A convolution's weight as it is learned, [out, in, taps] in float32 (float64 when dtype is kF64), and as it
+// convolves: times `gain`, the taps in reverse order where `flip`, in `dtype`, channels innermost:
+// [out, taps, in], or [in, taps, out] where `transposed`. Packing writes `packed` from `weight`; unpacking,
+// its adjoint, writes `weight` from `packed`.
+struct PackWeightParams {
+  const void* from;
+  void* to;
+  DType dtype;
+  int64_t out_channels, in_channels, taps;
+  bool transposed, flip;
+  double gain;
+};
+
 // Throws Error when the params cannot be launched. The bindings call it before every launch.
+inline void validate(const PackWeightParams& p, const char* op) {
+  check_dtype(op, p.dtype);
+  if (checked_count(op, "weight", {p.out_channels, p.in_channels, p.taps}) == 0) return;
+  check_pointer(op, "from", p.from);
+  check_pointer(op, "to", p.to);
+}
+
 inline void validate(const ModulateParams& p) {
   const char* op = "modulate";
   check_dtype(op, p.dtype);
@@ -80,11 +100,17 @@ inline void validate(const ConvEpilogueParams& p) {
 void launch_modulate_cpu(const ModulateParams& p, int threads);
 void launch_demodulate_cpu(const DemodulateParams& p, int threads);
 void launch_conv_epilogue_cpu(const ConvEpilogueParams& p, int threads);
+void launch_pack_weight_cpu(const PackWeightParams& p, int threads);
+void launch_unpack_weight_cpu(const PackWeightParams& p, int threads);
 void launch_modulate_cuda(const ModulateParams& p, void* stream);
 void launch_demodulate_cuda(const DemodulateParams& p, void* stream);
 void launch_conv_epilogue_cuda(const ConvEpilogueParams& p, void* stream);
+void launch_pack_weight_cuda(const PackWeightParams& p, void* stream);
+void launch_unpack_weight_cuda(const PackWeightParams& p, void* stream);
 void launch_modulate_emu(const ModulateParams& p, int schedule);
 void launch_demodulate_emu(const DemodulateParams& p, int schedule);
 void launch_conv_epilogue_emu(const ConvEpilogueParams& p, int schedule);
+void launch_pack_weight_emu(const PackWeightParams& p, int schedule);
+void launch_unpack_weight_emu(const PackWeightParams& p, int schedule);
 
 }  // namespace pyface
