@@ -27,6 +27,8 @@ class AdaptiveAugment(nn.Module):
 
     sign_sum: Tensor
     seen: Tensor
+    step_signs: Tensor
+    steps: Tensor
     real_sign: Tensor
 
     def __init__(
@@ -43,9 +45,8 @@ class AdaptiveAugment(nn.Module):
         self.target = target
         self.kimg = kimg
         self.interval = interval
-        self.register_buffer("sign_sum", torch.zeros([]))
-        self.register_buffer("seen", torch.zeros([]))
-        self.register_buffer("real_sign", torch.zeros([]))
+        for name in ("sign_sum", "seen", "step_signs", "steps", "real_sign"):
+            self.register_buffer(name, torch.zeros([]))
 
     @torch.no_grad()
     def observe(self, logits: Tensor) -> None:
@@ -55,18 +56,24 @@ class AdaptiveAugment(nn.Module):
 
     @torch.no_grad()
     def after_step(self, trainer: Trainer) -> None:
-        """Move p where `interval` steps are over."""
-        if trainer.step_number % self.interval:
-            return
-        totals = torch.stack([self.sign_sum, self.seen])
-        trainer.ranks.average([totals])
-        if totals[1] > 0:
-            self.real_sign.copy_(totals[0] / totals[1])
-            change = trainer.feed.batch * self.interval / (self.kimg * 1000)
-            self.pipe.p += torch.sign(self.real_sign - self.target) * change
-            self.pipe.p.clamp_(min=0)
+        """Close a step, and move p where `interval` of them are over.
+
+        The trainer has by now averaged the sums over all processes, as it does with every running statistic.
+        From here on only means of steps are kept, which are the same for any number of processes.
+        """
+        if self.seen > 0:
+            self.step_signs += self.sign_sum / self.seen
+            self.steps += 1
         self.sign_sum.zero_()
         self.seen.zero_()
+        if trainer.step_number % self.interval or self.steps == 0:
+            return
+        self.real_sign.copy_(self.step_signs / self.steps)
+        change = trainer.feed.batch * self.interval / (self.kimg * 1000)
+        self.pipe.p += torch.sign(self.real_sign - self.target) * change
+        self.pipe.p.clamp_(min=0)
+        self.step_signs.zero_()
+        self.steps.zero_()
 
     def figures(self) -> dict[str, float]:
         """p, and the mean sign that moved it last."""

@@ -212,6 +212,12 @@ def training_three(ranks: Ranks) -> dict[str, Any]:
     return _training(ranks, 1, batch=12, mbstd_group=2)
 
 
+def training_ada(ranks: Ranks) -> dict[str, Any]:
+    """Two processes with adaptive augmentation, which ends in the middle of its interval."""
+    ada: dict[str, Any] = {"augment": "ada", "augment_set": "bgcfnc", "augment_p": 0.5, "ada_kimg": 0.1}
+    return _training(ranks, 2, batch=16, mbstd_group=4, ada_interval=2, **ada)
+
+
 SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, float]]] = {
     "exchanges": (exchanges, 3, {}),
     "killed": (killed, 2, {"limit": 8.0}),
@@ -221,6 +227,7 @@ SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, flo
     "stopped": (stopped, 2, {}),
     "training_rounds": (training_rounds, 2, {}),
     "training_three": (training_three, 3, {}),
+    "training_ada": (training_ada, 2, {}),
     "absent": (exchanges, 3, {"join": 2.0}),
 }
 

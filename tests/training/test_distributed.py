@@ -101,7 +101,7 @@ def test_absent_ranks_are_named(tmp_path):
     assert "rank 2." in ranks[1]["log"] or "The output of rank 0" in ranks[1]["log"]
 
 
-@pytest.mark.parametrize("name", ["training_rounds", "training_three"])
+@pytest.mark.parametrize("name", ["training_rounds", "training_three", "training_ada"])
 def test_many_processes_train_the_same_weights_as_one(name, tmp_path):
     ranks = play(name, tmp_path)
     assert all(rank["status"] == 0 for rank in ranks.values()), ranks
