@@ -208,8 +208,8 @@ def training_rounds(ranks: Ranks) -> dict[str, Any]:
 
 
 def training_three(ranks: Ranks) -> dict[str, Any]:
-    """Three processes with one micro-batch."""
-    return _training(ranks, 1, batch=12, mbstd_group=2)
+    """Three processes with one micro-batch and adaptive augmentation, which moves after the third step."""
+    return _training(ranks, 1, batch=12, mbstd_group=2, augment="ada", augment_p=0.6, ada_interval=3)
 
 
 def training_ada(ranks: Ranks) -> dict[str, Any]:
