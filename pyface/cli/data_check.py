@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import sys
@@ -15,7 +16,7 @@ from pyface.errors import DataError, ValueRangeError
 
 if TYPE_CHECKING:
     from pyface.data.check import CheckReport
-    from pyface.data.repair import RepairReport
+    from pyface.data.repair import Repaired, RepairReport
 
 _NAMES_SHOWN = 16
 
@@ -91,9 +92,8 @@ def check(
         content = report.plain() | ({"repair": repaired.plain()} if repaired else {})
         click.echo(json.dumps(content, indent=1))
     else:
-        click.echo("\n".join(_lines(report)))
-        if repaired is not None:
-            click.echo("\n".join(_repair_lines(repaired)))
+        lines = [*_lines(report), *(_repair_lines(repaired) if repaired is not None else ())]
+        click.echo("\n".join(line.encode("utf-8", "backslashreplace").decode() for line in lines))
     if repaired is None and not report.ok:
         sys.exit(1)
 
@@ -155,12 +155,22 @@ def _repair_lines(repaired: RepairReport) -> Iterator[str]:
         f"{repaired.out}: {told['kept']} pictures of {height}x{width}, {told['changed']} of them changed, "
         f"{told['left_out']} left out; {repaired.before.source} is as it was"
     )
+    same = collections.Counter(file.actions for file in repaired.files if _only_redrawn(file))
+    for actions, count in same.items():
+        if count > _NAMES_SHOWN:
+            yield f"{count} files, which --json names: {'; '.join(actions)}"
     for file in repaired.files:
+        if _only_redrawn(file) and same[file.actions] > _NAMES_SHOWN:
+            continue
         if file.into is None:
             yield f"{file.file}: {'; '.join(file.actions)}"
         elif file.actions:
             yield f"{file.file} -> {file.into}: {'; '.join(file.actions)}"
     yield from (f"note: {note}" for note in repaired.notes)
+
+
+def _only_redrawn(file: Repaired) -> bool:
+    return file.into == file.file and bool(file.actions)
 
 
 @click.command("zip")

@@ -7,13 +7,16 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pyface import __version__
 from pyface.errors import CheckpointError, ValueRangeError
 from pyface.training.recipes import RECIPES, Recipe, Run
+
+if TYPE_CHECKING:
+    from pyface.training.distributed import Ranks
 
 PATH = click.Path(path_type=Path)
 
@@ -47,6 +50,23 @@ RUN_OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]"),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
+    click.option(
+        "--batch-gpu", type=int, help="Images of one process at a time.  [default: --batch / processes]"
+    ),
+    click.option(
+        "--rank-limit",
+        type=float,
+        default=60.0,
+        show_default=True,
+        help="Under torchrun: seconds without a heartbeat after which a process counts as dead.",
+    ),
+    click.option(
+        "--rank-stall",
+        type=float,
+        default=1800.0,
+        show_default=True,
+        help="Under torchrun: seconds that the processes wait for one of them.",
+    ),
 ]
 
 
@@ -124,18 +144,27 @@ def _print_fields(ctx: click.Context, recipe: Recipe) -> None:
 
 
 def train(recipe: Recipe, options: dict[str, Any]) -> Any:
-    """Run a recipe as its command line asks; returns the run."""
+    """Run a recipe as its command line asks, with the processes that torchrun started; returns the run."""
     import torch
 
-    from pyface.io.atomic import make_folder
-    from pyface.training.configuration import changes, resolve, settings
+    from pyface.training.distributed import join_ranks
 
     _check_run_options(options)
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     device = "cuda" if options["device"] == "auto" and torch.cuda.is_available() else options["device"]
     device = "cpu" if device == "auto" else device
+    with join_ranks(device, limit=options["rank_limit"], stall=options["rank_stall"]) as ranks:
+        return _train(recipe, options, str(ranks.device or device), ranks)
+
+
+def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -> Any:
+    from pyface.io.atomic import make_folder
+    from pyface.training.configuration import changes, resolve, settings
+
     given, source = given_values(recipe, options)
+    if options["start_from"] is not None:
+        given = {**recipe.transfer, **given}
     resumed = _resumed(recipe, options)
     stored: dict[str, Any] = resumed[1]["recipe"] if resumed else {}
     source = source or (resumed[1].get("facts", {}).get("data") if resumed else None)
@@ -145,14 +174,17 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
         raise ValueRangeError(f"{missing} is missing. A new run needs --data and --out.")
     out = make_folder(out)
     moved = changes(recipe.config, stored, given) if resumed else {}
-    data = _open_data(str(source), resolve(recipe.config, stored, given), {**stored, **given}, options)
+    with ranks.main_first("reading the data"):
+        wanted = resolve(recipe.config, stored, given)
+        data = _open_data(str(source), wanted, {**stored, **given}, options, ranks.main)
     found = {name: value for name, value in _of_data(data).items() if name in settings(recipe.config)}
     if resumed:
         changes(recipe.config, stored, found)
     config = resolve(recipe.config, stored, given, found)
     facts = _facts(recipe, data, str(source))
-    _write_configuration(out, recipe, config, facts)
-    _announce(config, data, device, moved)
+    if ranks.main:
+        _write_configuration(out, recipe, config, facts)
+        _announce(config, data, f"{device}, {ranks.size} processes" if ranks.size > 1 else device, moved)
     return train_and_save(
         config,
         data,
@@ -166,6 +198,8 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
         snapshot_kimg=options["snap"],
         tick_kimg=options["tick"],
         minutes=options["minutes"],
+        ranks=ranks,
+        batch_gpu=options["batch_gpu"],
     )
 
 
@@ -243,7 +277,9 @@ def _resumed(recipe: Recipe, options: dict[str, Any]) -> tuple[Path, dict[str, A
     return found
 
 
-def _open_data(source: str, config: Any, merged: dict[str, Any], options: dict[str, Any]) -> Any:
+def _open_data(
+    source: str, config: Any, merged: dict[str, Any], options: dict[str, Any], progress: bool
+) -> Any:
     from pyface.training.source import open_training_set
 
     return open_training_set(
@@ -252,7 +288,7 @@ def _open_data(source: str, config: Any, merged: dict[str, Any], options: dict[s
         conditions=None if options["cond"] else getattr(config, "conditions", None),
         spectra=tuple(getattr(config, "spectra", ("vis",))),
         seed=getattr(config, "seed", 0),
-        progress=_reading,
+        progress=_reading if progress else None,
         cache=options["cache"],
         streamed=options["streamed"],
         workers=options["workers"],
@@ -324,21 +360,28 @@ def train_and_save(
     snapshot_kimg: float = 50.0,
     tick_kimg: float = 4.0,
     minutes: float | None = None,
+    ranks: Ranks | None = None,
+    batch_gpu: int | None = None,
 ) -> Any:
     """Run a recipe to its end, with progress, sheets and snapshots in `out`; returns the run.
 
     recipe: whose build function is used; StyleGAN2 when absent. resume: a resume file to go on from.
-    start_from, discriminator: networks to begin with, also of other sizes.
+    start_from, discriminator: networks to begin with, also of other sizes. ranks: the processes of the run,
+    of which the first one writes; batch_gpu: images that one of them takes at a time.
     """
     from pyface.training.checkpoint import Snapshots, load_state, restore_state
+    from pyface.training.distributed import Ranks
+    from pyface.training.loop import EqualityCheck
     from pyface.training.observers import observers
 
     recipe = recipe or RECIPES["stylegan2"]
-    run: Run = recipe.build(config, data, device=device)
-    total = int(config.kimg * 1000)
-    interval = max(int(snapshot_kimg * 1000), config.batch)
+    ranks = ranks or Ranks()
+    rounds = rounds_of(config.batch, ranks.size, batch_gpu)
+    run: Run = recipe.build(config, data, device=device, ranks=ranks, rounds=rounds)
+    total, interval = int(config.kimg * 1000), max(int(snapshot_kimg * 1000), config.batch)
     facts = {**(facts or _facts(recipe, data, data.source)), "label_samples": label_samples(data)}
     snapshots = Snapshots(out, run.saved, interval, config.plain(), facts)
+    run.trainer.callbacks.append(EqualityCheck(interval))
     run.trainer.callbacks += observers(
         out,
         run.trainer.feed,
@@ -355,7 +398,7 @@ def train_and_save(
         restore_state(run.trainer, load_state(resume))
     elif start_from is not None:
         report = run.start_from(start_from, discriminator)
-        click.echo(str(report), err=True)
+        click.echo(str(report) if ranks.main else "", err=True, nl=ranks.main)
         facts["transfer"] = report.to_dict()
     if run.trainer.images_seen >= total:
         raise ValueRangeError(
@@ -363,6 +406,33 @@ def train_and_save(
         )
     run.trainer.run(total)
     return run
+
+
+def _transfer(run: Run, start_from: Path, discriminator: Path | None, say: bool) -> Any:
+    report = run.start_from(start_from, discriminator)
+    if say:
+        click.echo(str(report), err=True)
+    return report.to_dict()
+
+
+def rounds_of(batch: int, processes: int, batch_gpu: int | None) -> int:
+    """Micro-batches in which one process takes its part of a batch, at most `batch_gpu` images each.
+
+    Raises ValueRangeError when the parts are not whole, with the nearest batches that are.
+    """
+    if batch_gpu is None:
+        return 1
+    if batch_gpu < 1:
+        raise ValueRangeError(f"--batch-gpu must be 1 or more; got {batch_gpu}.")
+    together = processes * batch_gpu
+    rounds, rest = divmod(batch, together)
+    if rest or rounds < 1:
+        legal = sorted({max(rounds, 1) * together, (rounds + 1) * together})
+        raise ValueRangeError(
+            f"--batch {batch} is no multiple of {together} ({processes} processes times --batch-gpu "
+            f"{batch_gpu}). Use --batch {' or '.join(map(str, legal))}."
+        )
+    return rounds
 
 
 def label_samples(data: Any, count: int = 256) -> list[list[float]]:

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -177,7 +178,7 @@ def check(
         faults += [Fault(picture.name, *wrong) for wrong in _size_faults(picture, report, resolution, square)]
     faults += _strays(found, trees)
     faults += _alike(found)
-    faults += _double_names(files, names)
+    faults += _odd_names(files, names)
     faults += _partners(found, trees)
     faults += _label_faults(files, set(names), report)
     faults += _record_faults(files, set(names), report)
@@ -213,10 +214,14 @@ def _inspected(
     progress: Callable[[int], None] | None,
 ) -> list[Picture]:
     found = []
-    for picture in in_order(lambda pair: inspect(files, *pair), wanted, workers or os.cpu_count() or 1):
-        found.append(picture)
-        if progress:
-            progress(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # what a decoder would say of a file becomes its fault, or is harmless
+        for picture in in_order(lambda pair: inspect(files, *pair), wanted, workers or os.cpu_count() or 1):
+            found.append(picture)
+            if progress:
+                progress(1)
     return found
 
 
@@ -264,9 +269,11 @@ def _alike(found: Sequence[Picture]) -> Iterator[Fault]:
                 yield Fault(picture.name, "duplicate", f"has the same bytes as {first}")
 
 
-def _double_names(files: DatasetFiles, names: Sequence[str]) -> Iterator[Fault]:
+def _odd_names(files: DatasetFiles, names: Sequence[str]) -> Iterator[Fault]:
     seen: dict[str, str] = {}
     for name in names:
+        if not name.isprintable() or "\\" in name:
+            yield Fault(name, "name", "has letters in its name that other systems cannot keep")
         first = seen.setdefault(name.casefold(), name)
         if first != name:
             reason = f"differs from {first} in upper and lower case only; some systems cannot keep both"

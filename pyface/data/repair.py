@@ -268,9 +268,9 @@ def _double(pictures: dict[str, Redrawn], sample: _Sample, seen: dict[tuple[str,
 
 def _free_name(bare: str, anew: bool, taken: set[str]) -> tuple[str, str | None]:
     """A name that no other file has in any case of letters, and why more than its suffix changed."""
-    parts = [part for part in PurePosixPath(bare.replace("\\", "_")).parts if part not in ("..", "/")]
-    safe = PurePosixPath(*parts)
-    reason = None if str(safe) == bare else "the name leads out of the folder"
+    plain = "".join(c if c.isprintable() and c != "\\" else "_" for c in bare)
+    safe = PurePosixPath(*(part for part in PurePosixPath(plain).parts if part not in ("..", "/")))
+    reason = None if str(safe) == bare else "its name could not be kept"
     name = safe.with_suffix(".png") if anew else safe
     number = 1
     while str(name).casefold() in taken:

@@ -23,10 +23,14 @@ __all__ = ["ProcessRanks", "Ranks", "join_ranks"]
 
 
 class Ranks:
-    """A run of one process. Every exchange with others is nothing."""
+    """A run of one process. Every exchange with others is nothing.
+
+    device: that the process must use; None leaves the choice to the caller.
+    """
 
     rank: int = 0
     size: int = 1
+    device: torch.device | None = None
 
     @property
     def main(self) -> bool:
@@ -82,7 +86,7 @@ class ProcessRanks(Ranks):
     def __init__(self, rank: int, size: int, device: torch.device, store: Any, watchdog: Watchdog) -> None:
         self.rank = rank
         self.size = size
-        self.device = device
+        self.device: torch.device = device
         self.members = watchdog.members
         self.watchdog = watchdog
         self._store = store

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,12 +217,30 @@ class Feed:
 def memory_for_images() -> int:
     """Bytes that a cache of training images may take: half of what the machine has free.
 
-    Where torchrun started several processes on the machine, this one's share of it.
+    What the system uses for files and gives back is free. A limit of the container counts. Where torchrun
+    started several processes on the machine, this one's share.
     """
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // _processes()
-    except (ValueError, OSError):
-        return 2**31 // _processes()
+    return min(_free_memory(), _free_in_container()) // 2 // _processes()
+
+
+def _free_memory() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        if "MemAvailable" in fields:
+            return int(fields["MemAvailable"].split()[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2**32
+
+
+def _free_in_container(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """What the memory limit of this control group (version 2, else 1) leaves; very much without a limit."""
+    names = ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+    for limit, used in names:
+        with contextlib.suppress(OSError, ValueError):  # without a limit it says "max"
+            return max(int((group / limit).read_text()) - int((group / used).read_text()), 0)
+    return 2**62
 
 
 def default_workers() -> int:

@@ -167,9 +167,10 @@ class Trainer:
                 losses = self.step()
                 for callback in callbacks:
                     callback.on_step(self, losses)
-                agreed = self.interrupted = self.ranks.agree(self.interrupted)
+                agreed = self.ranks.agree(self.interrupted)
                 if self.step_number % EQUALITY_STEPS == 0:
                     self.check_ranks()
+            self.interrupted = agreed or self.interrupted
             for callback in callbacks:
                 callback.on_end(self)
         except Exception as error:

@@ -239,3 +239,21 @@ def test_freeze_d_and_transfer_through_the_command_line(tmp_path, folder):
     header = read_header(third / "snapshot-000000.safetensors")
     assert header["training"]["transfer"]["G_ema"]["silent"]
     assert header["training"]["transfer"]["D"]["source"] == "no source"
+
+
+def test_augmentation_through_the_command_line(tmp_path, folder):
+    out = tmp_path / "out"
+    start = ["--data", folder, *TINY, "--resolution", 16, "--kimg", 0.008]
+    options = ["--aug", "ada", "--augpipe", "bg", "--p", 0.25, "--target", 0.5, "--ada-interval", 1]
+    result = _call(*start, "--out", out, *options)
+    assert result.exit_code == 0, (result.output, result.exception)
+    recipe = json.loads((out / "recipe.json").read_text())
+    chosen = [recipe[name] for name in ("augment", "augment_set", "augment_p", "ada_target", "ada_kimg")]
+    assert chosen == ["ada", "bg", 0.25, 0.5, None]
+    first = load_state(out / "resume-000000.pt")["trainer"]["modules"]["augment"]
+    assert abs(float(first["pipe.p"]) - 0.25) > 0, "the controller has moved p"
+    assert "augment_p" in (out / "stats.jsonl").read_text()
+    second = tmp_path / "second"
+    weights = ["--start-from", out / "snapshot-000000.safetensors"]
+    assert _call(*start, "--out", second, "--aug", "ada", *weights).exit_code == 0
+    assert json.loads((second / "recipe.json").read_text())["ada_kimg"] == 100.0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from pyface.cli import cli
 from pyface.data import ImageFolder
 from pyface.data.check import check, initial_size
 from pyface.data.packing import new_dataset, pack
@@ -256,6 +259,23 @@ def test_names_that_lead_out_of_the_folder_stay_inside(tmp_path):
     repair(path, tmp_path / "deep" / "deeper" / "fixed")
     fixed = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png"))
     assert fixed == [f"deep/deeper/fixed/{n}.png" for n in ("a", "root")]
+
+
+def test_names_that_are_no_text(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    odd = [os.fsdecode(b"\xff\xfe.png"), "tab\there.png", "back\\slash.png"]
+    for i, name in enumerate([*odd, "größe 雪.png"]):
+        (folder / name).write_bytes(faulty.encoded(Image.fromarray(faulty.pixels(i)), "PNG"))
+    (folder / "labels.npy").write_bytes(b"")
+    np.save(folder / "labels.npy", np.arange(4))
+    assert codes(check(folder)) == {name: {"name"} for name in odd}
+    result = CliRunner().invoke(cli, ["data", "check", str(folder), "--fix", str(tmp_path / "out.zip")])
+    assert result.exit_code == 0, result.output
+    assert check(tmp_path / "out.zip").ok
+    fixed = ImageFolder(tmp_path / "out.zip")
+    assert sorted(fixed.file_names("vis")) == ["__.png", "back_slash.png", "größe 雪.png", "tab_here.png"]
+    assert sorted(fixed.labels().argmax(1).tolist()) == [0, 1, 2, 3]
 
 
 def test_pack_writes_the_layout_of_the_stylegan_tools(tmp_path):

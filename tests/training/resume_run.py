@@ -26,6 +26,9 @@ RECIPE = StyleGAN2Recipe(
     mbstd_group=2,
     mirror=True,
     conditions=("a", "b"),
+    augment="ada",
+    augment_p=0.3,
+    ada_kimg=1.0,
 )
 
 

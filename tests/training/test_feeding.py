@@ -379,6 +379,17 @@ def test_fingerprints_tell_sets_apart(pictures):
     assert ProceduralFaces(4, 2, 32).fingerprint() == faces[0].fingerprint()
 
 
+def test_limits_of_containers_count(tmp_path):
+    assert feeding._free_in_container(tmp_path) == 2**62
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("10\n")
+    assert feeding._free_in_container(tmp_path) == 2**62
+    (tmp_path / "memory.max").write_text("4096\n")
+    assert feeding._free_in_container(tmp_path) == 4086
+    (tmp_path / "memory.current").write_text("5000\n")
+    assert feeding._free_in_container(tmp_path) == 0
+
+
 def test_shares_of_processes(monkeypatch):
     alone = feeding.memory_for_images()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")

@@ -38,7 +38,8 @@ class Run(Protocol):
 class Recipe:
     """Where a recipe lives. Naming it here imports nothing.
 
-    meaning: one line for the help. shorthands: options that stand for several fields.
+    meaning: one line for the help. shorthands: options that stand for several fields. transfer: fields that
+    have another default in a run that starts from finished networks.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Recipe:
     meaning: str
     build_name: str = "build"
     shorthands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    transfer: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def config(self) -> type:
@@ -70,6 +72,7 @@ RECIPES: dict[str, Recipe] = {
             "StyleGAN2Recipe",
             "Train StyleGAN2.",
             shorthands={"lr": ("lr_generator", "lr_discriminator")},
+            transfer={"ada_kimg": 100.0},
         ),
     )
 }

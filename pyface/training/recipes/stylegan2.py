@@ -16,6 +16,8 @@ from pyface.models import (
     StyleGAN2Generator,
     mix_styles,
 )
+from pyface.training.augment import AugmentPipe
+from pyface.training.augment_control import AdaptiveAugment
 from pyface.training.configuration import from_plain
 from pyface.training.distributed import Ranks
 from pyface.training.draws import Draws
@@ -43,12 +45,14 @@ class StyleGAN2Losses:
         discriminator: nn.Module,
         recipe: StyleGAN2Recipe,
         augment: Callable[[Images, Draws], Images] | None = None,
+        observe: Callable[[Tensor], None] | None = None,
     ) -> None:
         self.generator: Any = generator
         self.discriminator = discriminator
         self.recipe = recipe
         self.path_length = PathLength()
         self.augment = augment
+        self.observe = observe
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -126,7 +130,10 @@ class StyleGAN2Losses:
 
     def real(self, batch: Batch) -> Tensor:
         """What the discriminator pays for real images."""
-        return logistic_real(self.discriminate(self._real(batch), batch.labels.to(self._dtype), batch))
+        logits = self.discriminate(self._real(batch), batch.labels.to(self._dtype), batch)
+        if self.observe is not None:
+            self.observe(logits.detach())
+        return logistic_real(logits)
 
     def r1(self, batch: Batch) -> Tensor:
         """Half the mean squared gradient of the logits at real images."""
@@ -199,6 +206,21 @@ def _phases(
     return phases
 
 
+def _augmentation(
+    recipe: StyleGAN2Recipe, device: torch.device | str
+) -> tuple[AugmentPipe | None, AdaptiveAugment | None]:
+    """The recipe's augmentation and what moves its probability."""
+    if recipe.augment == "none":
+        return None, None
+    pipe = AugmentPipe(recipe.augment_set, recipe.augment_p).to(device)
+    if recipe.augment == "fixed":
+        return pipe, None
+    control = AdaptiveAugment(
+        pipe, target=recipe.ada_target, kimg=recipe.ada_kimg or 500.0, interval=recipe.ada_interval
+    )
+    return pipe, control.to(device)
+
+
 def build(
     recipe: StyleGAN2Recipe,
     data: TrainingSet,
@@ -229,7 +251,9 @@ def build(
     generator = StyleGAN2Generator(recipe.generator()).to(device).train()
     discriminator = StyleGAN2Discriminator(recipe.discriminator()).to(device).train()
     torch.set_rng_state(state)
-    losses = StyleGAN2Losses(generator, discriminator, recipe)
+    pipe, control = _augmentation(recipe, device)
+    observe = control.observe if control else None
+    losses = StyleGAN2Losses(generator, discriminator, recipe, pipe, observe)
     losses.path_length.to(device)
     phases = _phases(recipe, losses, image_losses)
     half_life = 1000 * (recipe.ema_kimg if recipe.ema_kimg is not None else recipe.batch * 10 / 32)
@@ -240,11 +264,13 @@ def build(
         "G_ema": average.average,
         "path_length": losses.path_length,
     }
+    if pipe is not None:
+        modules["augment"] = control or pipe
     trainer = Trainer(
         phases,
         modules,
         Feed(data, recipe.batch, seed=recipe.seed, mirror=recipe.mirror),
-        followers=[average],
+        followers=[average, control] if control else [average],
         ranks=ranks,
         seed=recipe.seed,
         device=device,

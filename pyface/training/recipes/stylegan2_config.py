@@ -7,6 +7,7 @@ from typing import Any
 
 from pyface.errors import ValueRangeError
 from pyface.models import DiscriminatorConfig, GeneratorConfig
+from pyface.training.augment_settings import AUGMENT_SETS
 from pyface.training.configuration import check_fields, plain, setting
 
 __all__ = ["StyleGAN2Recipe"]
@@ -66,6 +67,28 @@ class StyleGAN2Recipe:
     mapping_layers: int = setting(8, "layers of the mapping network", least=1, option="map-depth")
     mbstd_group: int = setting(4, "images in a group of the minibatch statistics", least=1)
     freeze_d: int = setting(0, "layers of the discriminator that keep their weights, from the image", least=0)
+    augment: str = setting(
+        "none",
+        "augmentation that the discriminator sees through: with a fixed probability, or adaptive",
+        choices=("none", "fixed", "ada"),
+        option="aug",
+    )
+    augment_set: str = setting(
+        "bgc", "transforms of the augmentation", choices=tuple(AUGMENT_SETS), option="augpipe"
+    )
+    augment_p: float = setting(
+        0.0, "probability of each transform; with ada, the one to begin with", least=0, most=1, option="p"
+    )
+    ada_target: float = setting(
+        0.6, "mean sign of the logits of real images that ada aims for", changeable=True, option="target"
+    )
+    ada_kimg: float | None = setting(
+        None,
+        "1000 images in which ada can go from 0 to 1; none means 500, or 100 with --start-from",
+        above=0,
+        changeable=True,
+    )
+    ada_interval: int = setting(4, "steps from one change of ada's probability to the next", least=1)
     warmup_kimg: float = setting(
         0.0, "the discriminator trains alone for so long, for a finished generator", least=0
     )
@@ -79,6 +102,17 @@ class StyleGAN2Recipe:
             raise ValueRangeError(
                 f"batch must be a multiple of the minibatch-std group {self.mbstd_group}; got {self.batch}."
             )
+
+        if self.augment == "fixed" and not self.augment_p > 0:
+            raise ValueRangeError(
+                "augment fixed needs augment_p above 0, the probability of each transform, such as 0.2."
+            )
+        if self.augment == "none" and self.augment_p > 0:
+            raise ValueRangeError(
+                f"augment_p is {self.augment_p:g} but augment is none. Choose fixed, or ada to begin there."
+            )
+        if not -1 < self.ada_target < 1:
+            raise ValueRangeError(f"ada_target is a mean sign, between -1 and 1; got {self.ada_target}.")
 
     @property
     def r1_gamma(self) -> float:
