@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from unittest import mock
@@ -51,6 +51,38 @@ class _CountedRows(Rows):
         return _CountedRows(self.index[:count], -(-self.total // factor), first)
 
 
+# What is read from tensors without numbers: zeros, and that two differ.
+_READS: dict[Any, Callable[[torch.dtype], Any]] = {
+    torch.ops.aten._local_scalar_dense.default: lambda dtype: 0.0 if dtype.is_floating_point else 0,
+    torch.ops.aten.equal.default: lambda dtype: False,
+}
+_POINTWISE = (torch.ops.aten.mul.Tensor, torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor)
+
+
+class _FakeTracker(StorageTracker):
+    """A tracker inside FakeTensorMode: numbers can be read, and layouts are those that real tensors get."""
+
+    def execute(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What an op gives."""
+        if func in _READS:
+            return _READS[func](args[0].dtype)
+        result = func(*args, **kwargs)
+        return _laid_out(result, args) if func in _POINTWISE else result
+
+
+def _laid_out(result: Tensor, arguments: Sequence[Any]) -> Tensor:
+    """A sum or product of a channels_last tensor and an expanded one, which fake tensors make contiguous."""
+    if result.ndim != 4 or not result.is_contiguous():
+        return result
+    images = [a for a in arguments if isinstance(a, Tensor) and a.ndim == 4]
+    dense = [a for a in images if 0 not in a.stride()]
+    if len(dense) != 1 or len(images) == 1 or dense[0].is_contiguous():
+        return result
+    if not dense[0].is_contiguous(memory_format=torch.channels_last):
+        return result
+    return result.contiguous(memory_format=torch.channels_last)
+
+
 def blank_set(size: tuple[int, int], channels: dict[str, int], label_names: Sequence[str]) -> TrainingSet:
     """A training set of black images that are made when they are asked for."""
 
@@ -80,7 +112,7 @@ def rehearse(
         stack.enter_context(rehearsal(native))
         # Module.to swaps parameters, which fake ones refuse; they are where they should be already.
         stack.enter_context(mock.patch.object(nn.Module, "to", lambda module, *_, **__: module))
-        tracker = stack.enter_context(StorageTracker(workspace))
+        tracker = stack.enter_context(_FakeTracker(workspace))
         trainer = make()
         start = 0
         for index, rows in enumerate(trainer.shares):

@@ -17,12 +17,6 @@ __all__ = ["OTHER", "Peak", "StorageTracker"]
 
 OTHER = "activations"  # what nobody has named: saved for backward passes, and temporaries
 
-# What is read from tensors without numbers: zeros, and equality where it is asked for.
-_READS: dict[Any, Callable[[torch.dtype], Any]] = {
-    torch.ops.aten._local_scalar_dense.default: lambda dtype: 0.0 if dtype.is_floating_point else 0,
-    torch.ops.aten.equal.default: lambda dtype: True,
-}
-
 Workspace = Callable[[str, Sequence[Any], Any], int]
 
 
@@ -53,7 +47,7 @@ class StorageTracker(TorchDispatchMode):
 
     workspace(op, arguments, result) gives the bytes that an op needs beside its tensors while it runs.
     `peaks` has the worst moment of every `section`. Works on real and on fake tensors; enter it inside
-    FakeTensorMode. Numbers read from fake tensors are 0, and any two of them equal.
+    FakeTensorMode. Numbers read from fake tensors are 0, and no two of them are equal.
     """
 
     def __init__(self, workspace: Workspace | None = None) -> None:
@@ -108,6 +102,10 @@ class StorageTracker(TorchDispatchMode):
             self._worst = self.total + workspace
             self.peaks[self._section] = Peak(dict(self.parts), workspace, op)
 
+    def execute(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What an op gives; subclasses may do otherwise."""
+        return func(*args, **kwargs)
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -115,11 +113,7 @@ class StorageTracker(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.ops.prim.device.default:
-            return func(*args)
-        if func in _READS and args[0].untyped_storage().device.type == "meta":
-            return _READS[func](args[0].dtype)
-        result = func(*args, **(kwargs or {}))
+        result = self.execute(func, args, kwargs or {})
         for tensor in _tensors(result):
             self._note(tensor.untyped_storage(), OTHER)
         self._compare(self._workspace(func.name(), args, result) if self._workspace else 0, func.name())
