@@ -81,15 +81,13 @@ def _phases(
     g_adam = adam(g, recipe.lr_generator, recipe.betas, recipe.path_length_interval)
     d_adam = adam(d, recipe.lr_discriminator, recipe.betas, recipe.r1_interval)
     phases = (
-        Phase("generator", g, [LossTerm("adversarial", losses.adversarial)], g_adam),
+        Phase("generator", g, [LossTerm("adversarial", losses.adversary.generator)], g_adam),
         Phase(
             "path length", g, [LossTerm("path_length", losses.length, recipe.path_length_weight)], g_adam,
             recipe.path_length_interval,
         ),
-        Phase(
-            "discriminator", d, [LossTerm("fake", losses.fake), LossTerm("real", losses.real)], d_adam
-        ),
-        Phase("r1", d, [LossTerm("r1", losses.r1, recipe.r1_gamma)], d_adam, recipe.r1_interval),
+        Phase("discriminator", d, losses.adversary.discriminator_terms(), d_adam),
+        Phase("r1", d, [LossTerm("r1", losses.adversary.r1, recipe.r1_gamma)], d_adam, recipe.r1_interval),
     )  # fmt: skip
     rows = Rows(torch.arange(recipe.batch), recipe.batch)
     real = Draws((0, 0, 0), rows, device).uniform(3, *recipe.resolution) * 2 - 1

@@ -119,6 +119,7 @@ def recipe_command(recipe: Recipe) -> click.Command:
 
 
 def field_options(recipe: Recipe) -> list[Callable[[Any], Any]]:
+    """The options of the fields of a recipe, and its shorthands."""
     from pyface.training.configuration import settings, shown
 
     made: list[Callable[[Any], Any]] = []

@@ -2,6 +2,7 @@
 
 from pyface.models._generator import Generator, Images, mix_styles
 from pyface.models._registry import ARCHITECTURES, Architecture, create, find_checkpoint, load
+from pyface.models.patch_critic import PatchCritic, PatchCriticConfig
 from pyface.models.recognition import FaceRecognition, RecognitionConfig
 from pyface.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, nvidia_name_map
 from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
@@ -14,6 +15,8 @@ __all__ = [
     "Generator",
     "GeneratorConfig",
     "Images",
+    "PatchCritic",
+    "PatchCriticConfig",
     "RecognitionConfig",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",

@@ -43,6 +43,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "stylegan2-generator": Architecture(
         "pyface.models.stylegan2", "StyleGAN2Generator", "GeneratorConfig", "generator"
     ),
+    "patch-critic": Architecture(
+        "pyface.models.patch_critic", "PatchCritic", "PatchCriticConfig", "discriminator"
+    ),
     "stylegan2-discriminator": Architecture(
         "pyface.models.stylegan2", "StyleGAN2Discriminator", "DiscriminatorConfig", "discriminator"
     ),

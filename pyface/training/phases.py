@@ -166,7 +166,7 @@ class Phase:
 
 
 def adam(
-    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], interval: int = 0
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], interval: float = 0
 ) -> torch.optim.Adam:
     """Adam for a network whose lazy regulariser runs every `interval` steps (0: it has none).
 

@@ -95,7 +95,7 @@ def test_r1_is_taken_before_the_augmentation(small_run):
 
     run = small_run(augment="fixed", augment_p=1.0, augment_set="bg")
     pipe = run.trainer.modules["augment"]
-    losses = StyleGAN2Losses(run.generator, run.discriminator, run.recipe, pipe)
+    losses = StyleGAN2Losses(run.generator, run.discriminator, run.recipe, augment=pipe)
     real = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     labels = torch.zeros(4, 2)
 
@@ -106,7 +106,7 @@ def test_r1_is_taken_before_the_augmentation(small_run):
     logits = run.discriminator(pipe(seen, batch().draws), labels)
     (gradient,) = torch.autograd.grad(logits.sum(), seen)
     expected = gradient.square().sum((1, 2, 3)).mean() / 2
-    torch.testing.assert_close(losses.r1(batch()), expected)
+    torch.testing.assert_close(losses.adversary.r1(batch()), expected)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

@@ -1,21 +1,26 @@
-"""StyleGAN2: logistic loss, lazy R1 and path length, style mixing, running average (Karras et al. 2020)."""
+"""StyleGAN2: lazy R1 and path length, style mixing, running average (Karras et al. 2020), and its relatives:
+other adversarial losses and penalties, a second discriminator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from pyface.errors import ValueRangeError
 from pyface.models import (
+    PatchCritic,
+    PatchCriticConfig,
     StyleGAN2Discriminator,
     StyleGAN2Generator,
     mix_styles,
 )
+from pyface.ops import downsample2d, setup_filter
+from pyface.training.adversary import Adversary, lazy_phases
 from pyface.training.augment import AugmentPipe
 from pyface.training.augment_control import AdaptiveAugment
 from pyface.training.configuration import from_plain
@@ -24,10 +29,9 @@ from pyface.training.draws import Draws
 from pyface.training.ema import ExponentialAverage
 from pyface.training.feed import Feed, TrainingSet
 from pyface.training.loop import Trainer
-from pyface.training.losses import logistic_fake, logistic_generator, logistic_real
-from pyface.training.phases import Batch, Images, LossTerm, Phase, adam, as_spectra
+from pyface.training.phases import Batch, Images, LossTerm, Phase, as_spectra
 from pyface.training.recipes.stylegan2_config import StyleGAN2Recipe
-from pyface.training.regularizers import PathLength, r1_penalty
+from pyface.training.regularizers import PathLength
 from pyface.training.transfer import TransferReport, read_sources, transfer_run
 
 __all__ = ["StyleGAN2Losses", "StyleGAN2Recipe", "StyleGAN2Run", "build"]
@@ -44,6 +48,7 @@ class StyleGAN2Losses:
         generator: nn.Module,
         discriminator: nn.Module,
         recipe: StyleGAN2Recipe,
+        second: nn.Module | None = None,
         augment: Callable[[Images, Draws], Images] | None = None,
         observe: Callable[[Tensor], None] | None = None,
     ) -> None:
@@ -52,7 +57,17 @@ class StyleGAN2Losses:
         self.recipe = recipe
         self.path_length = PathLength()
         self.augment = augment
-        self.observe = observe
+        self.adversary = Adversary(self.discriminate, self.generated, self.real, recipe.loss, observe=observe)
+        self.second_adversary: Adversary | None = None
+        if second is not None:
+            look = second_look(second)
+            self.second_adversary = Adversary(
+                lambda images, labels, batch: look(self.augmented(images, batch), labels),
+                self.generated,
+                self.real,
+                recipe.loss,
+                suffix="_2",
+            )
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -60,10 +75,10 @@ class StyleGAN2Losses:
         found: torch.dtype = next(self.discriminator.parameters()).dtype
         return found
 
-    def _real(self, batch: Batch) -> Images:
-        if isinstance(batch.real, dict):
-            return {name: image.to(self._dtype) for name, image in batch.real.items()}
-        return batch.real.to(self._dtype)
+    def real(self, batch: Batch) -> tuple[Images, Tensor]:
+        """Training images and their labels, in the precision of the weights."""
+        images = {name: image.to(self._dtype) for name, image in as_spectra(batch.real).items()}
+        return images if isinstance(batch.real, dict) else images["vis"], batch.labels.to(self._dtype)
 
     def latents(self, draws: Draws) -> Tensor:
         """Standard normal z [n, z_dim], in the precision of the network."""
@@ -91,7 +106,8 @@ class StyleGAN2Losses:
     def generated(self, batch: Batch) -> tuple[Images, Tensor]:
         """Images of random latents and the labels they were made for; one set per phase."""
         if "generated" not in batch.shared:
-            labels = batch.label_of(batch.draws).to(self._dtype)
+            drawn = batch.labels if self.recipe.matched else batch.label_of(batch.draws)
+            labels = drawn.to(self._dtype)
             batch.shared["generated"] = (
                 self.synthesis(self.styles(labels, batch.draws), batch.draws),
                 labels,
@@ -99,16 +115,14 @@ class StyleGAN2Losses:
         found: tuple[Images, Tensor] = batch.shared["generated"]
         return found
 
+    def augmented(self, images: Images, batch: Batch) -> Images:
+        """What a discriminator sees of images: augmented where the run has an augmentation."""
+        return images if self.augment is None else self.augment(images, batch.draws)
+
     def discriminate(self, images: Images, labels: Tensor, batch: Batch) -> Tensor:
         """Logits [N, 1] of images, augmented where the run has an augmentation."""
-        if self.augment is not None:
-            images = self.augment(images, batch.draws)
-        logits: Tensor = self.discriminator(images, labels)
+        logits: Tensor = self.discriminator(self.augmented(images, batch), labels)
         return logits
-
-    def adversarial(self, batch: Batch) -> Tensor:
-        """What the generator pays for being recognised."""
-        return logistic_generator(self.discriminate(*self.generated(batch), batch))
 
     def on_images(self, loss: ImageLoss) -> Callable[[Batch], Tensor]:
         """A term of the generator that sees the same images as the adversarial one."""
@@ -122,26 +136,20 @@ class StyleGAN2Losses:
         lengths = self.path_length.lengths(images, ws, draws=draws)
         return self.path_length(lengths, batch.ranks).mean()
 
-    def fake(self, batch: Batch) -> Tensor:
-        """What the discriminator pays for generated images."""
-        with torch.no_grad():
-            images, labels = self.generated(batch)
-        return logistic_fake(self.discriminate(images, labels, batch))
 
-    def real(self, batch: Batch) -> Tensor:
-        """What the discriminator pays for real images."""
-        logits = self.discriminate(self._real(batch), batch.labels.to(self._dtype), batch)
-        if self.observe is not None:
-            self.observe(logits.detach())
-        return logistic_real(logits)
+def second_look(network: nn.Module) -> Callable[[Images, Tensor], Tensor]:
+    """What a second discriminator says of full-size images: it sees them at its own resolution."""
+    taps = setup_filter([1, 3, 3, 1])
+    size = tuple(cast(Any, network).resolution)
 
-    def r1(self, batch: Batch) -> Tensor:
-        """Half the mean squared gradient of the logits at real images."""
-        real = self._real(batch)
-        seen = {name: image.detach().requires_grad_(True) for name, image in as_spectra(real).items()}
-        images: Images = seen if isinstance(real, dict) else seen["vis"]
-        logits = self.discriminate(images, batch.labels.to(self._dtype), batch)
-        return r1_penalty(images, logits).mean() / 2
+    def look(images: Images, labels: Tensor) -> Tensor:
+        seen = as_spectra(images)
+        if tuple(next(iter(seen.values())).shape[2:]) != size:
+            seen = {name: downsample2d(image, taps.to(image.device)) for name, image in seen.items()}
+        logits: Tensor = network(seen if isinstance(images, dict) else seen["vis"], labels)
+        return logits
+
+    return look
 
 
 @dataclass
@@ -153,6 +161,7 @@ class StyleGAN2Run:
     discriminator: StyleGAN2Discriminator
     average: ExponentialAverage
     recipe: StyleGAN2Recipe
+    second: nn.Module | None = None
 
     @property
     def saved(self) -> nn.Module:
@@ -167,6 +176,8 @@ class StyleGAN2Run:
         """
         targets: dict[str, nn.Module] = {"G": self.generator, "G_ema": self.average.average}
         targets["D"] = self.discriminator
+        if self.second is not None:
+            targets["D2"] = self.second
         return transfer_run(targets, read_sources(source, discriminator, _networks))
 
 
@@ -175,34 +186,52 @@ def _networks(stored: dict[str, Any]) -> dict[str, nn.Module]:
     recipe = from_plain(StyleGAN2Recipe, stored)
     generator = StyleGAN2Generator(recipe.generator())
     average = StyleGAN2Generator(recipe.generator())
-    return {"G": generator, "G_ema": average, "D": StyleGAN2Discriminator(recipe.discriminator())}
+    found: dict[str, nn.Module] = {"G": generator, "G_ema": average}
+    found["D"] = StyleGAN2Discriminator(recipe.discriminator())
+    second = _second(recipe)
+    return found if second is None else {**found, "D2": second}
+
+
+def _second(recipe: StyleGAN2Recipe) -> nn.Module | None:
+    config = recipe.second()
+    if isinstance(config, PatchCriticConfig):
+        return PatchCritic(config)
+    return None if config is None else StyleGAN2Discriminator(config)
 
 
 def _phases(
-    recipe: StyleGAN2Recipe, losses: StyleGAN2Losses, image_losses: Sequence[tuple[str, float, ImageLoss]]
+    recipe: StyleGAN2Recipe,
+    losses: StyleGAN2Losses,
+    second: nn.Module | None,
+    image_losses: Sequence[tuple[str, float, ImageLoss]],
 ) -> list[Phase]:
-    generator = list(losses.generator.parameters())
-    discriminator = [p for p in losses.discriminator.parameters() if p.requires_grad]
-    g_adam = adam(generator, recipe.lr_generator, recipe.betas, recipe.path_length_interval)
-    d_adam = adam(discriminator, recipe.lr_discriminator, recipe.betas, recipe.r1_interval)
-    start = int(recipe.warmup_kimg * 1000)
-    terms = [LossTerm("adversarial", losses.adversarial)]
+    terms = losses.adversary.generator_terms()
+    if losses.second_adversary is not None:
+        terms += losses.second_adversary.generator_terms(recipe.second_weight)
     terms += [LossTerm(name, losses.on_images(loss), weight) for name, weight, loss in image_losses]
-    phases = [Phase("generator", generator, terms, g_adam, start=start)]
-    if recipe.path_length_interval:
-        length = LossTerm("path_length", losses.length, recipe.path_length_weight)
-        phases.append(Phase("path length", generator, [length], g_adam, recipe.path_length_interval, start))
-    phases.append(
-        Phase(
-            "discriminator",
-            discriminator,
-            [LossTerm("fake", losses.fake), LossTerm("real", losses.real)],
-            d_adam,
-        )
+    length = LossTerm("path_length", losses.length, recipe.path_length_weight)
+    phases = lazy_phases(
+        "generator",
+        list(losses.generator.parameters()),
+        terms,
+        [(recipe.path_length_interval, length)] if recipe.path_length_interval else [],
+        lr=recipe.lr_generator,
+        betas=recipe.betas,
+        start=int(recipe.warmup_kimg * 1000),
     )
-    if recipe.r1_interval:
-        r1 = LossTerm("r1", losses.r1, recipe.r1_gamma)
-        phases.append(Phase("r1", discriminator, [r1], d_adam, recipe.r1_interval))
+    share = 0.25 if recipe.second_discriminator == "half" else 1.0
+    critics = [("discriminator", losses.discriminator, losses.adversary, 1.0)]
+    if second is not None and losses.second_adversary is not None:
+        critics.append(("second discriminator", second, losses.second_adversary, share))
+    for name, network, adversary, seen in critics:
+        phases += lazy_phases(
+            name,
+            [p for p in network.parameters() if p.requires_grad],
+            adversary.discriminator_terms(),
+            adversary.penalties(**recipe.penalties(seen)),
+            lr=recipe.lr_discriminator,
+            betas=recipe.betas,
+        )
     return phases
 
 
@@ -221,6 +250,19 @@ def _augmentation(
     return pipe, control.to(device)
 
 
+def _check_data(recipe: StyleGAN2Recipe, data: TrainingSet) -> None:
+    if data.labels.shape[1] != len(recipe.conditions):
+        raise ValueRangeError(
+            f"{data.source} gives {data.labels.shape[1]} labels for each image; the recipe has "
+            f"{len(recipe.conditions)} conditions ({', '.join(recipe.conditions) or 'none'})."
+        )
+    if tuple(data.size) != tuple(recipe.resolution) or data.channels != recipe.spectra:
+        raise ValueRangeError(
+            f"{data.source} has images {data.channels} of {data.size}; the recipe is for {recipe.spectra} of "
+            f"{tuple(recipe.resolution)}."
+        )
+
+
 def build(
     recipe: StyleGAN2Recipe,
     data: TrainingSet,
@@ -236,29 +278,22 @@ def build(
     the run; rounds: micro-batches in which each takes its part of a batch (gradient accumulation).
     Raises ValueRangeError when data and recipe do not fit.
     """
-    if data.labels.shape[1] != len(recipe.conditions):
-        raise ValueRangeError(
-            f"{data.source} gives {data.labels.shape[1]} labels for each image; the recipe has "
-            f"{len(recipe.conditions)} conditions ({', '.join(recipe.conditions) or 'none'})."
-        )
-    if tuple(data.size) != tuple(recipe.resolution) or data.channels != recipe.spectra:
-        raise ValueRangeError(
-            f"{data.source} has images {data.channels} of {data.size}; the recipe is for {recipe.spectra} of "
-            f"{tuple(recipe.resolution)}."
-        )
+    _check_data(recipe, data)
     state = torch.get_rng_state()
     torch.manual_seed(recipe.seed)
     generator = StyleGAN2Generator(recipe.generator()).to(device).train()
     discriminator = StyleGAN2Discriminator(recipe.discriminator()).to(device).train()
+    second = _second(recipe)
+    second = second if second is None else second.to(device).train()
     torch.set_rng_state(state)
     pipe, control = _augmentation(recipe, device)
     observe = control.observe if control else None
-    losses = StyleGAN2Losses(generator, discriminator, recipe, pipe, observe)
+    losses = StyleGAN2Losses(generator, discriminator, recipe, second, augment=pipe, observe=observe)
     losses.path_length.to(device)
-    phases = _phases(recipe, losses, image_losses)
+    phases = _phases(recipe, losses, second, image_losses)
     half_life = 1000 * (recipe.ema_kimg if recipe.ema_kimg is not None else recipe.batch * 10 / 32)
     average = ExponentialAverage(generator, half_life, recipe.ema_rampup)
-    modules = {
+    modules: dict[str, nn.Module] = {
         "G": generator,
         "D": discriminator,
         "G_ema": average.average,
@@ -266,6 +301,8 @@ def build(
     }
     if pipe is not None:
         modules["augment"] = control or pipe
+    if second is not None:
+        modules["D2"] = second
     trainer = Trainer(
         phases,
         modules,
@@ -277,4 +314,4 @@ def build(
         rounds=rounds,
         group=min(recipe.mbstd_group, recipe.batch),
     )
-    return StyleGAN2Run(trainer, generator, discriminator, average, recipe)
+    return StyleGAN2Run(trainer, generator, discriminator, average, recipe, second)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyface.errors import ValueRangeError
-from pyface.models import DiscriminatorConfig, GeneratorConfig
+from pyface.models import DiscriminatorConfig, GeneratorConfig, PatchCriticConfig
 from pyface.training.augment_settings import AUGMENT_SETS
 from pyface.training.configuration import check_fields, plain, setting
+from pyface.training.losses import ADVERSARIAL
 
 __all__ = ["StyleGAN2Recipe"]
 
@@ -28,6 +29,7 @@ class StyleGAN2Recipe:
     gamma: float | None = setting(
         None, "weight of R1; none means 0.0002 * pixels / batch", least=0, changeable=True
     )
+    loss: str = setting("logistic", "adversarial loss", choices=tuple(ADVERSARIAL))
     lr_generator: float = setting(0.0025, "learning rate of the generator", above=0)
     lr_discriminator: float = setting(0.0025, "learning rate of the discriminator", above=0)
     betas: tuple[float, float] = setting((0.0, 0.99), "decay of Adam's two moments")
@@ -35,6 +37,27 @@ class StyleGAN2Recipe:
         0.9, "share of samples whose later layers come from a second latent", least=0, most=1, changeable=True
     )
     r1_interval: int = setting(16, "steps from one R1 step to the next; 0 leaves R1 out", least=0)
+    r2_interval: int = setting(
+        0, "steps from one R2 step (R1 of generated images) to the next; 0 leaves R2 out", least=0
+    )
+    r2_gamma: float | None = setting(None, "weight of R2; none means that of R1", least=0, changeable=True)
+    gradient_penalty_interval: int | None = setting(
+        None,
+        "steps from one WGAN-GP step to the next; 0 leaves it out; none means 1 with wasserstein, else 0",
+        least=0,
+        option="gp-interval",
+    )
+    gradient_penalty_weight: float = setting(
+        10.0, "weight of WGAN-GP", least=0, changeable=True, option="gp-weight"
+    )
+    second_discriminator: str = setting(
+        "none",
+        "a further discriminator: half sees the images at half size, patch judges their texture",
+        choices=("none", "half", "patch"),
+    )
+    second_weight: float = setting(
+        1.0, "weight of the second discriminator in the generator's loss", least=0, changeable=True
+    )
     path_length_interval: int = setting(
         4, "steps from one path-length step to the next; 0 leaves it out", least=0, option="pl-interval"
     )
@@ -121,6 +144,24 @@ class StyleGAN2Recipe:
             return self.gamma
         return 0.0002 * self.resolution[0] * self.resolution[1] / self.batch
 
+    @property
+    def matched(self) -> bool:
+        """Whether a generated image is made for the label of the real image at its place, as a loss that
+        compares both needs it."""
+        return self.loss in ("relativistic", "wasserstein")
+
+    def penalties(self, share: float = 1.0) -> dict[str, tuple[int, float]]:
+        """(interval, weight) of the discriminator's penalties; `share` of the pixels is what it sees."""
+        gamma = self.r1_gamma * (share if self.gamma is None else 1)
+        interval = self.gradient_penalty_interval
+        if interval is None:
+            interval = int(self.loss == "wasserstein")
+        return {
+            "r1": (self.r1_interval, gamma),
+            "r2": (self.r2_interval, gamma if self.r2_gamma is None else self.r2_gamma),
+            "gradient": (interval, self.gradient_penalty_weight),
+        }
+
     def _sixteen_bit(self) -> dict[str, Any]:
         if self.precision == "float32":
             return {"num_16bit_res": 0}
@@ -160,6 +201,32 @@ class StyleGAN2Recipe:
             mapping_layers=self.mapping_layers,
             **self._sixteen_bit(),
         )
+
+    def second(self) -> DiscriminatorConfig | PatchCriticConfig | None:
+        """The configuration of the second discriminator, if there is one.
+
+        Raises ShapeError where the images are too small for it.
+        """
+        height, width = self.resolution
+        if self.second_discriminator == "half":
+            small = (height // 2, width // 2)
+            return replace(
+                self.discriminator(),
+                resolution=small,
+                channel_base=max(self.channel_base // 2, min(small)),
+                num_16bit_res=max(self._sixteen_bit()["num_16bit_res"] - 1, 0),
+                freeze_layers=0,
+            )
+        if self.second_discriminator == "patch":
+            halvings = min(height // self.initial_size[0], width // self.initial_size[1]).bit_length() - 1
+            return PatchCriticConfig(
+                self.resolution,
+                dict(self.spectra),
+                channel_base=self.channel_base,
+                channel_max=self.channel_max,
+                layers=min(halvings, 3),
+            )
+        return None
 
     def plain(self) -> dict[str, Any]:
         """The recipe as values that JSON can hold."""
