@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -48,6 +49,7 @@ RUN_OPTIONS: list[Callable[[Any], Any]] = [
     click.option(
         "--tick", type=float, default=4.0, show_default=True, help="Record in stats.jsonl every so many kimg."
     ),
+    click.option("--tensorboard", is_flag=True, help="Also write statistics and sheets for TensorBoard."),
     click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]"),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
     click.option(
@@ -74,14 +76,18 @@ class RecipeGroup(click.Group):
     """The recipes as subcommands, of which only the one that is named is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(RECIPES)
+        return [*sorted(RECIPES), "report"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "report":
+            return importlib.import_module("pyface.cli.report").command  # type: ignore[no-any-return]
         return recipe_command(RECIPES[cmd_name]) if cmd_name in RECIPES else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Recipes"):
             formatter.write_dl([(name, RECIPES[name].meaning) for name in sorted(RECIPES)])
+        with formatter.section("Commands"):
+            formatter.write_dl([("report", "Make the page of a run again: report.html.")])
 
 
 @click.group(cls=RecipeGroup)
@@ -111,9 +117,9 @@ def recipe_command(recipe: Recipe) -> click.Command:
     )(callback)
     help_text = (
         f"{recipe.meaning}\n\nThe folder gets snapshot-*.safetensors, resume-*.pt, stats.jsonl, "
-        "events.jsonl, recipe.json and config.toml (the same recipe for --config); of a generator also "
-        "reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running average). Ctrl-C "
-        "saves and ends."
+        "events.jsonl, report.html, recipe.json and config.toml (the same recipe for --config); of a "
+        "generator also reals.png, fakes-*.png and raw-*.png (fixed latents, with and without running "
+        "average). Ctrl-C saves and ends."
     )
     return click.command(recipe.name, help=help_text)(callback)
 
@@ -198,6 +204,7 @@ def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -
         discriminator=options["start_from_d"],
         snapshot_kimg=options["snap"],
         tick_kimg=options["tick"],
+        tensorboard=options["tensorboard"],
         minutes=options["minutes"],
         ranks=ranks,
         batch_gpu=options["batch_gpu"],
@@ -360,6 +367,7 @@ def train_and_save(
     discriminator: Path | None = None,
     snapshot_kimg: float = 50.0,
     tick_kimg: float = 4.0,
+    tensorboard: bool = False,
     minutes: float | None = None,
     ranks: Ranks | None = None,
     batch_gpu: int | None = None,
@@ -392,6 +400,7 @@ def train_and_save(
         total=total,
         interval=interval,
         tick=max(int(tick_kimg * 1000), config.batch),
+        tensorboard=tensorboard,
         minutes=minutes,
         seed=config.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class Events(Callback):
             self.note(trainer, "finished")
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
-        self.note(trainer, "failed", str(error) or type(error).__name__)
+        with contextlib.suppress(OSError):  # a full disk may be the error that is told
+            self.note(trainer, "failed", str(error) or type(error).__name__)
 
     def warn(self, trainer: Trainer, text: str) -> None:
         """Show a warning and keep it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import resource
@@ -99,7 +100,8 @@ class Statistics(Callback):
             self._append(trainer, partial=True)
 
     def on_error(self, trainer: Trainer, error: Exception) -> None:
-        self.on_end(trainer)
+        with contextlib.suppress(OSError):  # a full disk may be the error that is told
+            self.on_end(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last record."""
