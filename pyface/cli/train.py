@@ -407,9 +407,7 @@ def train_and_save(
     if resume is not None:
         restore_state(run.trainer, load_state(resume))
     elif start_from is not None:
-        report = run.start_from(start_from, discriminator)
-        click.echo(str(report) if ranks.main else "", err=True, nl=ranks.main)
-        facts["transfer"] = report.to_dict()
+        facts["transfer"] = _transfer(run, start_from, discriminator, ranks.main)
     if run.trainer.images_seen >= total:
         raise ValueRangeError(
             f"the run is at {run.trainer.images_seen / 1000:g} kimg already; raise --kimg above that."
