@@ -223,8 +223,8 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([lines[0], "|" + "--|" * len(rows[0]), *lines[1:]])
 
 
-def card_text(card: dict[str, Any], features: FaceFeatures) -> str:
-    """The model card as Markdown."""
+def checks_text(card: dict[str, Any]) -> dict[str, str]:
+    """The tables of the card, by name."""
     pairs = [["pairs", "of one person", "of two", "AUC", "EER", *(f"TAR at FMR {r:g}" for r in RATES)]]
     for name, v in card["verification"].items():
         tar = [f"{v['tar'][f'{rate:g}']:.1%}" for rate in RATES]
@@ -235,6 +235,12 @@ def card_text(card: dict[str, Any], features: FaceFeatures) -> str:
     distances += [[name, *(f"{v:.1f}" for v in card["distance_ratio"][name])] for name in DEGRADATIONS]
     explained = [["parameter", "explained"]]
     explained += [[name, f"{card['explained_variance'][name]:.0%}"] for name in READINGS]
+    return {"pairs": table(pairs), "distances": table(distances), "explained": table(explained)}
+
+
+def card_text(card: dict[str, Any], features: FaceFeatures) -> str:
+    """The model card as Markdown."""
+    tables = checks_text(card)
     cost = ", ".join(f"{what} {seconds / 60:.1f}" for what, seconds in card["cpu_seconds"].items())
     config, preprocessing = features.network.config, card["preprocessing"]
     sizes = f"{config.num_features} features, embedding of {config.embedding_dim}"
@@ -262,14 +268,14 @@ Pairs of {CHECK_PEOPLE} rendered people that it never saw, {SAMPLES} pictures ea
 pose, light and background. TAR: share of pairs of one person that are accepted where the given share of
 pairs of two people is.
 
-{table(pairs)}
+{tables["pairs"]}
 
 ## Does the distance see bad pictures?
 
 Squared Frechet distance of degraded renders to other renders, as a multiple of that of untouched renders
 ({CHECK_PEOPLE * SAMPLES // 2} pictures each, of different people):
 
-{table(distances)}
+{tables["distances"]}
 
 Strength 1 is noise with a standard deviation of 32 grey levels, a Gaussian blur of 1.9 pixels, means over
 blocks of 4 x 4 pixels, and smooth displacements of 3.8 pixels (standard deviation).
@@ -279,7 +285,7 @@ blocks of 4 x 4 pixels, and smooth displacements of 3.8 pixels (standard deviati
 Share of the variance of what was drawn that a linear reading of the features explains, on the same unseen
 people ({len(card["explained_variance"])} parameters in all, in the JSON beside this card):
 
-{table(explained)}
+{tables["explained"]}
 
 ## Limits
 
