@@ -27,19 +27,17 @@ from pyface.training.remedies import text_of_bytes
 BENCH = Path(__file__).resolve().parent
 # resolution, batch, samples at a time, precision, path length, channel_base
 CONFIGURATIONS = (
-    (64, 4, 4, "float32", True, 16384),
-    (64, 8, 8, "float32", False, 16384),
-    (64, 16, 16, "bfloat16", True, 16384),
-    (64, 16, 4, "bfloat16", True, 16384),
     (128, 4, 4, "float32", True, 8192),
-    (128, 8, 8, "float32", True, 8192),
+    (256, 4, 4, "bfloat16", True, 4096),
+    (64, 16, 16, "bfloat16", True, 8192),
+    (64, 8, 8, "float32", False, 8192),
+    (256, 8, 4, "bfloat16", True, 4096),
+    (64, 4, 4, "float32", True, 8192),
     (128, 8, 8, "bfloat16", True, 8192),
-    (128, 16, 16, "bfloat16", False, 8192),
-    (256, 4, 4, "float32", False, 8192),
-    (256, 4, 4, "bfloat16", True, 8192),
-    (256, 8, 4, "bfloat16", True, 8192),
+    (64, 16, 4, "bfloat16", True, 8192),
+    (128, 16, 16, "bfloat16", False, 4096),
     (256, 8, 8, "bfloat16", True, 8192),
-    (256, 16, 16, "bfloat16", True, 4096),
+    (256, 4, 4, "float32", True, 4096),
 )
 
 
@@ -73,6 +71,15 @@ def compare(name: str, recipe: StyleGAN2Recipe, at_a_time: int, steps: int, thre
     }
 
 
+def line(case: dict[str, Any]) -> str:
+    """A case for people."""
+    return (
+        f"{case['name']}: predicted {text_of_bytes(case['predicted']['peak'])}, measured "
+        f"{text_of_bytes(case['measured']['peak'])}, ratio {case['predicted_over_measured']:.3f} "
+        f"({case['beyond_imports']:.3f} beyond the imports)"
+    )
+
+
 def main() -> int:
     """Measure, print and write; the exit status is 1 when a prediction is off by more than a fifth."""
     parser = argparse.ArgumentParser(description="Compare predicted with measured peak memory.")
@@ -83,24 +90,18 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     facts = machine_facts("cpu", options.threads)
-    made = []
+    path = options.out / device_slug(facts) / "memory.json"
+    make_folder(path.parent)
+    made: list[dict[str, Any]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, (recipe, at_a_time) in cases().items():
             if options.only not in name:
                 continue
             made.append(compare(name, recipe, at_a_time, options.steps, options.threads))
-            case = made[-1]
-            print(
-                f"{name}: predicted {text_of_bytes(case['predicted']['peak'])}, measured "
-                f"{text_of_bytes(case['measured']['peak'])}, ratio {case['predicted_over_measured']:.3f} "
-                f"({case['beyond_imports']:.3f} beyond the imports)",
-                flush=True,
-            )
-    document = {"kind": "pyface-memory", "format": 1, "machine": facts, "cases": made}
-    path = options.out / device_slug(facts) / "memory.json"
-    make_folder(path.parent)
-    write_text(path, json.dumps(document, indent=1) + "\n")
+            print(line(made[-1]), flush=True)
+            document = {"kind": "pyface-memory", "format": 1, "machine": facts, "cases": made}
+            write_text(path, json.dumps(document, indent=1) + "\n")
     print(f"wrote {path}")
     return 0 if all(abs(case["beyond_imports"] - 1) <= 0.2 for case in made) else 1
 

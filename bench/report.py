@@ -41,6 +41,11 @@ TRAINING = """Gmain and Dmain run in every step, path length (Gpl, on half of th
 R1 (Dr1) in every 16th; a step is Gmain + Gpl / 4 + Dmain + Dr1 / 16, each with its backward pass and Adam.
 Plain torch is the same networks with the same weights as one would write them from the paper: per-sample
 weights in grouped convolutions, separate bias and activation, float32, NCHW."""
+MEMORY = (
+    "What `pyface plan` predicts beside the high-water mark of a process that trains two steps with every "
+    "phase (`python bench/memory.py`). Tensors: weights, gradients, moments, running average and activations "
+    "at the worst moment. Beyond the imports: the ratio without what importing torch and pyface takes."
+)
 
 
 def load(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -169,7 +174,39 @@ def report(folder: Path) -> str:
     lines = [HEAD]
     for path, document in load(folder):
         lines += section(path, document)
+    lines += memory_section(folder)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def memory_section(folder: Path) -> list[str]:
+    """Predicted and measured peaks of training, by machine."""
+    lines = []
+    for path in sorted(folder.glob("*/memory.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        machine = document["machine"]
+        lines += [
+            f"## Peak memory of training: {machine['gpu'] or machine['cpu']}",
+            "",
+            f"`{path.relative_to(BENCH.parent)}`: {machine['date']}, commit {machine['commit']}, "
+            f"{machine['threads']} thread(s); torch {machine['torch']}, {machine['os']}. {MEMORY}",
+            "",
+            "| training | tensors | predicted | measured | ratio | beyond the imports | worst phase |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for case in sorted(document["cases"], key=lambda c: c["settings"]["resolution"]):
+            predicted, measured = case["predicted"], case["measured"]
+            cells = [
+                case["name"],
+                f"{sum(predicted['parts'].values()) / 1e6:.0f} MB",
+                f"{predicted['peak'] / 1e6:.0f} MB",
+                f"{measured['peak'] / 1e6:.0f} MB",
+                f"{case['predicted_over_measured']:.2f}",
+                f"{case['beyond_imports']:.2f}",
+                predicted["phase"],
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -43,8 +44,8 @@ class _Silent(_native.Backend):
         """Nothing: the output stays as it was allocated."""
 
 
-class _NullPointers(TorchFunctionMode):
-    """Tensors without memory have the address 0, where torch would refuse to name one."""
+class _Numberless(TorchFunctionMode):
+    """Fake tensors have the address 0, and as arrays numbers from 0 to 1, where torch would refuse."""
 
     def __torch_function__(
         self,
@@ -55,6 +56,9 @@ class _NullPointers(TorchFunctionMode):
     ) -> Any:
         if func is torch.Tensor.data_ptr:
             return 0
+        if func is torch.Tensor.numpy and type(args[0]) is not Tensor:
+            numbers = np.random.default_rng(0).random(tuple(args[0].shape))
+            return numbers.astype(str(args[0].dtype).removeprefix("torch."))
         return func(*args, **(kwargs or {}))
 
 
@@ -66,7 +70,7 @@ def rehearsal(native: bool = True) -> Iterator[None]:
     kernels' path, which every back-end shares; else that of the torch reference.
     """
     chosen = NativePrimitives(_Silent()) if native else ReferencePrimitives()
-    with _dispatch.under_modes(chosen), _NullPointers():
+    with _dispatch.under_modes(chosen), _Numberless():
         yield
 
 

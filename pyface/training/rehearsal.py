@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyface.errors import ValueRangeError
 from pyface.ops.rehearsal import rehearsal
+from pyface.training.augment_control import AdaptiveAugment
 from pyface.training.draws import Rows
 from pyface.training.feed import TrainingSet, to_float
 from pyface.training.loop import Trainer
@@ -64,7 +65,7 @@ class _FakeTracker(StorageTracker):
 
     def execute(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What an op gives."""
-        if func in _READS:
+        if func in _READS and getattr(args[0], "constant", None) is None:
             return _READS[func](args[0].dtype)
         result = func(*args, **kwargs)
         return _laid_out(result, args) if func in _POINTWISE else result
@@ -133,6 +134,8 @@ def track_step(trainer: Trainer, tracker: StorageTracker) -> dict[str, Peak]:
         average = getattr(follower, "average", None)
         if isinstance(average, nn.Module):
             tracker.classify([*average.parameters(), *average.buffers()], "running average")
+        if isinstance(follower, AdaptiveAugment):
+            follower.pipe.p = torch.tensor(1.0)  # as far as it may go, where it takes most
     hooks = [
         _follow_gradient(parameter, tracker)
         for parameter in {id(p): p for phase in trainer.phases for p in phase.parameters}.values()

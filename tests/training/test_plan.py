@@ -109,6 +109,21 @@ def test_a_rehearsal_takes_what_the_real_step_takes(changes, rounds):
         assert rehearsed[phase].total == pytest.approx(real[phase].total, rel=1e-3), phase
 
 
+def test_augmentation_is_rehearsed_at_its_most():
+    recipe = replace(SMALL, augment="ada", path_length_interval=0)
+    with eager_under_modes(), StorageTracker() as tracker:
+        real = track_step(_trainer(recipe), tracker)
+    rehearsed = rehearse(lambda: _trainer(recipe))
+    plain = rehearse(lambda: _trainer(replace(recipe, augment="none")))
+    for phase in (
+        "generator",
+        "discriminator",
+        "r1",
+    ):  # the random numbers differ, and with them what is read
+        assert rehearsed[phase].total == pytest.approx(real[phase].total, rel=0.02), phase
+        assert rehearsed[phase].total > plain[phase].total, phase
+
+
 def test_a_rehearsal_leaves_the_ops_as_they_were():
     rehearse(lambda: _trainer(SMALL))
     trainer = _trainer(SMALL)
