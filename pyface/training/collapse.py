@@ -115,5 +115,5 @@ class DiversityWatch:
             f"the generator makes nearly the same pictures from different latents (diversity {value:.2f}, "
             f"below {self.threshold:g} for {self._low} records in a row; real images have 1). If the sheets "
             "show it too, the modes have collapsed: go back to a snapshot before it and raise --gamma, use "
-            "more images, --mirror or --augment, or lower the learning rate.",
+            "more images, --mirror or --aug ada, or lower the learning rate.",
         )

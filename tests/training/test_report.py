@@ -239,7 +239,7 @@ def test_axes_have_round_numbers():
         "1234",
         "25.6k",
         "3.2M",
-        "3e-05",
+        "3e-5",
     ]
 
 
@@ -247,7 +247,7 @@ def test_a_curve_goes_through_its_points():
     svg = chart("t", [Series("a", [0.0, 50.0, 100.0], [0.0, 1.0, 0.5])], zero=True)
     [path] = re.findall(r'class="line c0" d="M([^"]*)"', svg)
     points = [tuple(map(float, p.split())) for p in path.split("L")]
-    assert [x for x, _ in points] == [46, 227, 408]
+    assert [x for x, _ in points] == [50, 229, 408]
     low, high, middle = (y for _, y in points)
     assert low == 186
     assert high < middle < low

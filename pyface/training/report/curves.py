@@ -10,7 +10,7 @@ from html import escape
 __all__ = ["Series", "chart", "nice_ticks", "number"]
 
 WIDTH, HEIGHT = 420, 210
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 24
+LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 24
 POINTS = 280  # more than these are drawn as means with the band from least to greatest
 LOG_SPAN = 50.0  # a logarithmic axis is for positive values that span more than this factor
 
@@ -44,7 +44,7 @@ class Axis:
 
 
 def number(value: float) -> str:
-    """A number in few characters, such as 0.25, 1024, 15k or 3e-05."""
+    """A number in few characters, such as 0.25, 1024, 15k or 3e-5."""
     size = abs(value)
     if size >= 1e6:
         return f"{value / 1e6:.3g}M"
@@ -52,6 +52,9 @@ def number(value: float) -> str:
         return f"{value / 1e3:.3g}k"
     if size >= 999.5:
         return f"{value:.0f}"
+    if 0 < size < 1e-3:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.3g}"
 
 
@@ -139,17 +142,19 @@ def chart(
     note: str = "",
     zero: bool = False,
     log: bool = False,
+    span: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
 ) -> str:
     """A figure with the curves over kimg.
 
     note: a few words about what they mean. zero: the axis begins at 0 when no value is below. log: the axis
-    may be logarithmic, for values that span much. marks: values of kimg with a thin upright line. With more
-    than one curve there is a legend.
+    may be logarithmic, for values that span much. span: the least and greatest kimg of the axis; those of the
+    curves when absent. marks: values of kimg with a thin upright line. With more than one curve there is a
+    legend.
     """
     kimg = [v for s in series for v in s.x]
-    low = 0.0 if min(kimg) < 0.25 * max(kimg) else min(kimg)
-    x = Axis(low, max(kimg) if max(kimg) > low else low + 1.0, LEFT, WIDTH - RIGHT)
+    low, high = span or (min(kimg), max(kimg))
+    x = Axis(low, high if high > low else low + 1.0, LEFT, WIDTH - RIGHT)
     y = _y_axis([v for s in series for v in s.y], zero, log)
     body = _frame(x, y)
     for mark in marks:

@@ -68,6 +68,13 @@ class RunFolder:
         return [float(k) for k, _ in pairs], [float(v) for _, v in pairs]
 
     @property
+    def span(self) -> tuple[float, float]:
+        """From which to which kimg the curves go: from 0, but for records that begin late."""
+        kimg = [float(r["kimg"]) for r in self.records]
+        late = len(kimg) > 8 and min(kimg) > 0.5 * max(kimg)
+        return (min(kimg) if late else 0.0), max(kimg)
+
+    @property
     def state(self) -> str:
         """ "finished", "interrupted", "failed", or "running" when the run did not say how it ended."""
         ends = {"finished", "interrupted", "failed"}

@@ -167,12 +167,13 @@ def _curves(run: RunFolder) -> Iterator[str]:
         about = (
             "what generator (adversarial) and discriminator (fake, real) pay; all 0.69 when it cannot tell"
         )
-        yield chart("Adversarial losses", series, note=about, zero=True, marks=marks)
+        yield chart("Adversarial losses", series, note=about, zero=True, span=run.span, marks=marks)
     for name in (*training, *machine):
         known = column_of(name)
         series = [Series(name, *run.column(name))]
+        loss = name.startswith("loss/")
         yield chart(
-            known.title, series, note=known.note, zero=known.zero, log=name.startswith("loss/"), marks=marks
+            known.title, series, note=known.note, zero=known.zero, log=loss, span=run.span, marks=marks
         )
     yield "</div>"
 
