@@ -159,10 +159,29 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
     _check_run_options(options)
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    device = "cuda" if options["device"] == "auto" and torch.cuda.is_available() else options["device"]
-    device = "cpu" if device == "auto" else device
+    device = device_named(options["device"])
     with join_ranks(device, limit=options["rank_limit"], stall=options["rank_stall"]) as ranks:
         return _train(recipe, options, str(ranks.device or device), ranks)
+
+
+def device_named(name: str) -> str:
+    """The device of a --device text; auto is CUDA where there is one.
+
+    Raises ValueRangeError for a device that this machine does not have.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    number = name.removeprefix("cuda").removeprefix(":") or "0"
+    known = name == "cpu" or (name.startswith("cuda") and number.isdigit() and int(number) < count)
+    if not known:
+        raise ValueRangeError(
+            f"--device must be auto, cpu, or cuda (cuda:1, ...) where there is a GPU; got {name!r}, "
+            f"and torch {torch.__version__} sees {count} GPUs. pyface doctor says what is installed."
+        )
+    return name
 
 
 def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from pyface.io.checkpoint import read_header
 from pyface.io.images import write_image
 from pyface.training.checkpoint import load_state
 from pyface.training.configuration import resolve, settings
-from pyface.training.recipes import RECIPES
+from pyface.training.recipes import RECIPES, Recipe
 
 TINY = [
     "--batch",
@@ -113,6 +115,11 @@ def test_a_run_and_its_continuation(tmp_path, folder):
         ({"--start-from": "demo", "--resume": "demo"}, "Give --start-from alone"),
         ({"--start-from": "critic", "--start-from-d": "demo"}, "a discriminator is needed here"),
         ({"--data": None}, "--data is missing"),
+        ({"--device": "banana"}, "got 'banana'"),
+        ({"--device": "cuda:9999"}, "--device must be auto, cpu, or cuda"),
+        ({"--set": "betas=0,1"}, "betas must be 0 or more and below 1"),
+        ({"--second-discriminator": "half", "--resolution": "8"}, "got 4x4"),
+        ({"--loss": "lsgan"}, "one of logistic, hinge, wasserstein, relativistic; got 'lsgan'"),
         ({"--threads": "0"}, "--threads must be 1 or more"),
         ({"--minutes": "0"}, "minutes must be greater than 0"),
     ],
@@ -202,6 +209,31 @@ def test_a_resumed_run_reads_its_own_configuration(tmp_path, folder):
     assert auto.exit_code == 0, (auto.output, auto.exception)
     fresh = _call("--resume", "auto", *start[:3], tmp_path / "new", *start[4:])
     assert fresh.exit_code == 0, (fresh.output, fresh.exception)
+
+
+def test_a_new_recipe_needs_no_code_for_its_command(tmp_path, folder, monkeypatch):
+    """A recipe is a configuration and a build function; the command line and the files follow."""
+    path = Path(__file__).parents[1] / "training" / "toy_recipe.py"
+    spec = importlib.util.spec_from_file_location("toy_recipe", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "toy_recipe", module)
+    spec.loader.exec_module(module)
+    entry = Recipe("toy", "toy_recipe", "ToyRecipe", "Tell bright pictures.")
+    monkeypatch.setitem(RECIPES, "toy", entry)
+    out = tmp_path / "toy"
+    arguments = ["toy", "--data", str(folder), "--out", str(out), "--kimg", "0.016", "--strength", "0.5"]
+    result = CliRunner().invoke(command, [*arguments, "--device", "cpu", "--threads", "1"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads((out / "recipe.json").read_text())["strength"] == 0.5
+    assert pyface.load(out / "snapshot-000000.safetensors").architecture == "patch-critic"
+    assert not (out / "reals.png").exists()
+    going_on = CliRunner().invoke(command, ["toy", "--resume", str(out), "--kimg", "0.032"])
+    assert going_on.exit_code == 0, (going_on.output, going_on.exception)
+    wrong = CliRunner().invoke(command, ["stylegan2", "--resume", str(out), "--kimg", "0.032"])
+    assert "is a run of 'toy': use pyface train toy" in str(wrong.exception)
+    refused = CliRunner().invoke(command, ["toy", "--resume", str(out), "--set", "strength=2"])
+    assert "strength is 0.5, asked for is 2.0" in str(refused.exception)
+    assert "--strength" in CliRunner().invoke(command, ["toy", "--help"]).output
 
 
 def test_help_lists_every_field_and_is_a_configuration():

@@ -121,6 +121,8 @@ class StyleGAN2Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueRangeError(f"betas must be 0 or more and below 1; got {self.betas}.")
         if self.batch % min(self.mbstd_group, self.batch):
             raise ValueRangeError(
                 f"batch must be a multiple of the minibatch-std group {self.mbstd_group}; got {self.batch}."
