@@ -202,6 +202,20 @@ def stopped(ranks: Ranks) -> dict[str, Any]:
     return found
 
 
+def diverged(ranks: Ranks) -> dict[str, Any]:
+    """A layer of the second process alone goes wrong in the third step."""
+    run = _small_run(ranks)
+    if ranks.rank == 1:
+        run.discriminator.get_submodule("b8.conv0").register_forward_hook(
+            lambda module, inputs, output: output * float("nan") if run.trainer.step_number == 2 else None
+        )
+    try:
+        run.trainer.run(800)
+    except PyfaceError as error:
+        return {"text": str(error), "steps": run.trainer.step_number}
+    return {}
+
+
 def training_rounds(ranks: Ranks) -> dict[str, Any]:
     """Two processes, each with two micro-batches."""
     return _training(ranks, 2, batch=16, mbstd_group=4)
@@ -225,6 +239,7 @@ SCENARIOS: dict[str, tuple[Callable[[Ranks], dict[str, Any]], int, dict[str, flo
     "late": (late, 2, {"stall": 2.0}),
     "failed": (failed, 3, {}),
     "stopped": (stopped, 2, {}),
+    "diverged": (diverged, 2, {}),
     "training_rounds": (training_rounds, 2, {}),
     "training_three": (training_three, 3, {}),
     "training_ada": (training_ada, 2, {}),

@@ -122,6 +122,16 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
     assert ranks[0]["found"]["alone"] == 4
 
 
+def test_divergence_in_one_process_is_named_by_all(tmp_path):
+    ranks = play("diverged", tmp_path)
+    assert [ranks[r]["status"] for r in range(2)] == [0, 0], ranks
+    found = ranks[0]["found"]
+    assert found == ranks[1]["found"]
+    assert found["steps"] == 2
+    assert "loss 'adversarial' of phase 'generator' is nan at step 2" in found["text"]
+    assert "The first output that is not finite is that of D.b8.conv0 (" in found["text"]
+
+
 def test_one_process_exchanges_nothing(monkeypatch):
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
