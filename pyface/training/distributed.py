@@ -199,6 +199,8 @@ class ProcessRanks(Ranks):
             self._open = False
             text = " ".join(str(error).split())
             self.watchdog.report(f"failed at step {self.watchdog.step}: {type(error).__name__}: {text}")
+            if self.main:
+                self.watchdog.linger()
             self.watchdog.stop()
             if self.device.type == "cuda":  # NCCL would wait for its partners when it is taken down
                 atexit.register(_exit_now)
@@ -227,15 +229,17 @@ def _exit_now() -> None:
 
 def _as_flat(tensors: Sequence[Tensor], exchange: Callable[[Tensor], None]) -> None:
     """Run `exchange` on one flat tensor for each element type, and put its values back into the tensors."""
-    kinds: dict[torch.dtype, list[Tensor]] = {}
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
-        kinds.setdefault(tensor.dtype, []).append(tensor.detach())
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
     for found in kinds.values():
         flat = torch.cat([tensor.reshape(-1) for tensor in found])
         exchange(flat)
         parts = flat.split([tensor.numel() for tensor in found])
         for tensor, part in zip(found, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
+        if flat.is_cuda:  # wait here, where the watchdog knows what for, and not at the next look at a value
+            torch.cuda.current_stream(flat.device).synchronize()
 
 
 def _checksum(tensor: Tensor) -> int:

@@ -70,6 +70,6 @@ def explained(
         where = (
             found or "A second run of the phase on the same numbers was finite: the cause does not repeat."
         )
-        kept = f"Of the checkpoints {go_on_from(trainer)}"
+        kept = trainer.ranks.agree(f"Of the checkpoints {go_on_from(trainer)}")
         return TrainingError(f"{error} ({trainer.images_seen / 1000:g} kimg). {where} {kept}")
     return error

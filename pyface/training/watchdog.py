@@ -176,6 +176,17 @@ class Watchdog:
         """Make the failure of this process the verdict, unless there is one already."""
         with suppress(RuntimeError):
             self._declare(f"{self.members[self.rank]} {text}")
+            self._store.set(f"heard/{self.rank}", "")
+
+    def linger(self) -> None:
+        """Wait until the other processes have read the verdict: the store may end with this process."""
+        end = time.monotonic() + 3 * self.interval + 2.0
+        waiting = list(self._peers)
+        with suppress(RuntimeError):
+            while waiting and time.monotonic() < end:
+                waiting = [r for r in waiting if not self.members[r].gone()]
+                waiting = [r for r in waiting if not self._store.check([f"heard/{r}"])]
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """End both threads."""
@@ -215,6 +226,7 @@ class Watchdog:
                 peer.heard = now
         self._looked = self._answered = now
         if verdict.decode() != NONE:
+            self._store.set(f"heard/{self.rank}", "")
             self._decide(verdict.decode())
             return
         for rank, text in zip(ranks, beats, strict=True):

@@ -117,6 +117,7 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
         found = ranks[rank]["found"]
         assert (found["steps"], found["interrupted"]) == (3, "SIGTERM")
         assert "at step 2: rank 1 differs from rank 0 in D.b4.conv.weight. " in found["unequal"]
+        assert "The weight D.b4.conv.weight holds" in found["diverged"]
     assert ranks[0]["found"]["files"] == ["resume-000000.pt", "snapshot-000000.safetensors"]
     assert ranks[0]["found"]["resumed"] == [3, True]
     assert ranks[0]["found"]["alone"] == 4
