@@ -31,7 +31,7 @@ def play(name: str, folder: Path) -> dict[int, dict[str, Any]]:
     subprocess.run(
         [sys.executable, str(SCRIPT), name, str(folder), free_port()],
         check=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
     found: dict[int, dict[str, Any]] = {}
