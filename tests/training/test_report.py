@@ -87,6 +87,11 @@ def run_folder(tmp_path):
         {"time": "2026-01-02T04:04:05+00:00", "kimg": 60.0, "event": "warning", "text": "mind <this>"},
         {"time": "2026-01-02T05:04:05+00:00", "kimg": 120.0, "event": "interrupted", "text": "SIGINT"},
     ]
+    events = [
+        {"kimg": 30.0, "event": "started"},
+        {"kimg": 40.0, "event": "warning", "text": "of old"},
+        *events,
+    ]
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
     recipe = {"kimg": 500.0, "gamma": None, "mirror": True, "spectra": {"vis": 3}, "recipe": "stylegan2"}
     recipe |= {"command": "pyface train stylegan2 --data 'a&b'", "images": 12, "data": "my <faces>"}
@@ -118,6 +123,7 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(run_folder):
         "of 500 kimg",
     ):
         assert expected in words
+    assert "of old" not in words, "a run that was in the folder before"
     for setting in ("gamma", "mirror", "spectra"):
         assert ("dt", {}) in page.tags
         assert setting in words

@@ -97,6 +97,8 @@ def read_run(folder: Path) -> RunFolder:
         except (ValueError, TypeError) as error:
             raise DataError(f"{folder / 'recipe.json'} is damaged ({error}); remove it.") from error
     history = statistics.read_records(folder / events.FILE)
+    begins = [i for i, event in enumerate(history) if event.get("event") == "started"]
+    history = history[begins[-1] :] if begins else history  # of a used folder the last run alone
     return RunFolder(folder.resolve().name, configuration, records, history, _sheets(folder))
 
 
