@@ -40,7 +40,8 @@ Networks are compared with the same network on pyface's torch reference.
 TRAINING = """Gmain and Dmain run in every step, path length (Gpl, on half of the batch) in every 4th and
 R1 (Dr1) in every 16th; a step is Gmain + Gpl / 4 + Dmain + Dr1 / 16, each with its backward pass and Adam.
 Plain torch is the same networks with the same weights as one would write them from the paper: per-sample
-weights in grouped convolutions, separate bias and activation, float32, NCHW."""
+weights in grouped convolutions, separate bias and activation, float32, NCHW. All of them run in one process
+whose malloc keeps freed memory, as `pyface train` sets it."""
 MEMORY = (
     "What `pyface plan` predicts beside the high-water mark of a process that trains two steps with every "
     "phase (`python bench/memory.py`). Tensors: weights, gradients, moments, running average and activations "

@@ -35,9 +35,14 @@ def training_cases() -> list[Case]:
 
 
 def training_workload(side: int, batch: int, device: str, **settings: Any) -> Workload:
-    """The phases of a step of `batch` images of `side` px; settings: further fields of StyleGAN2Recipe."""
+    """The phases of a step of `batch` images of `side` px; settings: further fields of StyleGAN2Recipe.
+
+    Freed memory is kept in the process for every variant alike, as `pyface train` does it.
+    """
+    from pyface.training.allocator import keep_freed_memory
     from pyface.training.recipes.stylegan2 import StyleGAN2Recipe
 
+    keep_freed_memory()
     variants = {}
     for precision in ("bfloat16", "float32"):
         recipe = StyleGAN2Recipe(resolution=(side, side), batch=batch, precision=precision, **settings)

@@ -154,9 +154,11 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
     """Run a recipe as its command line asks, with the processes that torchrun started; returns the run."""
     import torch
 
+    from pyface.training.allocator import keep_freed_memory
     from pyface.training.distributed import join_ranks
 
     _check_run_options(options)
+    keep_freed_memory()
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     device = device_named(options["device"])

@@ -3,8 +3,8 @@
 Each op takes `backend="auto" | "reference" | "cpu" | "cuda"`; "auto" goes by the device of its first tensor.
 `backend()` names what "auto" takes. Environment variable PYFACE_REQUIRE=cuda makes an "auto" call that would
 not run on the CUDA kernels a BackendError; PYFACE_REQUIRE=cpu refuses falls to the torch reference alone.
-`no_weight_gradients()` is a context in which our convolutions leave out the gradients of their weights, as R1
-and path length penalties want it. bias_act, upfirdn2d and conv_epilogue write into `out` where it is given.
+`no_weight_gradients()` is a context in which the ops leave out the gradients of weights, biases and noise, as
+R1 and path length want it. bias_act, upfirdn2d and conv_epilogue write into `out` where it is given.
 """
 
 from __future__ import annotations

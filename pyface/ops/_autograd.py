@@ -18,7 +18,7 @@ from pyface.ops._composition import (
     shape_weight,
 )
 from pyface.ops._native import Backend
-from pyface.ops.convolution import convolve
+from pyface.ops.convolution import convolve, weight_gradients_enabled
 
 __all__ = ["NativePrimitives"]
 
@@ -45,7 +45,9 @@ class _TapEnergy(torch.autograd.Function):
         return squares.flatten(2) @ squares.new_ones(squares.shape[2] * squares.shape[3])
 
     @staticmethod
-    def backward(ctx: Any, d_energy: Tensor) -> Tensor:
+    def backward(ctx: Any, d_energy: Tensor) -> Tensor | None:
+        if not weight_gradients_enabled():
+            return None
         (weight,) = ctx.saved_tensors
         d_weight: Tensor = weight * (2 * d_energy)[:, :, None, None]
         return d_weight
@@ -162,7 +164,8 @@ class _BiasAct(torch.autograd.Function):
             (ref,) = ctx.saved_tensors
         elif source == "x":
             ref, b = ctx.saved_tensors
-        dx, db = _gradients.bias_act_backward(k, dy, ref, b, dim, e, ctx.needs_input_grad)
+        need = ctx.needs_input_grad[0], ctx.needs_input_grad[1] and weight_gradients_enabled()
+        dx, db = _gradients.bias_act_backward(k, dy, ref, b, dim, e, need)
         return dx, db, None, None, None
 
 
@@ -258,5 +261,8 @@ class _ConvEpilogue(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         e, k = ctx.rest
-        grads = _gradients.conv_epilogue_backward(k, dy, ctx.saved_tensors, e, ctx.needs_input_grad)
+        need_x, need_demod, need_noise, need_bias, need_next = ctx.needs_input_grad[:5]
+        learned = weight_gradients_enabled()
+        need = need_x, need_demod, need_noise and learned, need_bias and learned, need_next
+        grads = _gradients.conv_epilogue_backward(k, dy, ctx.saved_tensors, e, need)
         return *grads, None, None

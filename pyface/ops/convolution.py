@@ -29,7 +29,7 @@ def weight_gradients_enabled() -> bool:
 
 @contextlib.contextmanager
 def no_weight_gradients(disable: bool = True) -> Iterator[None]:
-    """Inside, backward passes through our convolutions leave the weights' gradients out (None).
+    """Inside, backward passes through our ops leave the gradients of weights, biases and noise out (None).
 
     For penalties on gradients of images (R1, path length): they are taken with respect to pixels or latents,
     and the weights' own gradients in that pass would be computed for nothing. Wrap the `torch.autograd.grad`
