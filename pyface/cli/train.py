@@ -428,7 +428,7 @@ def train_and_save(
     if resume is not None:
         restore_state(run.trainer, load_state(resume))
     elif start_from is not None:
-        facts["transfer"] = _transfer(run, start_from, discriminator, ranks.main)
+        facts["transfer"] = _transfer(run, start_from, discriminator, out if ranks.main else None)
     if run.trainer.images_seen >= total:
         raise ValueRangeError(
             f"the run is at {run.trainer.images_seen / 1000:g} kimg already; raise --kimg above that."
@@ -437,10 +437,14 @@ def train_and_save(
     return run
 
 
-def _transfer(run: Run, start_from: Path, discriminator: Path | None, say: bool) -> Any:
+def _transfer(run: Run, start_from: Path, discriminator: Path | None, out: Path | None) -> Any:
+    """Begin with other networks; tell what became of each tensor, also in `out`/transfer.json."""
+    from pyface.io.atomic import write_text
+
     report = run.start_from(start_from, discriminator)
-    if say:
+    if out is not None:
         click.echo(str(report), err=True)
+        write_text(out / "transfer.json", json.dumps(report.to_dict(), indent=1) + "\n")
     return report.to_dict()
 
 

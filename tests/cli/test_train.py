@@ -270,6 +270,7 @@ def test_freeze_d_and_transfer_through_the_command_line(tmp_path, folder):
     assert "silent (synthesis.b32.heads" in result.output
     header = read_header(third / "snapshot-000000.safetensors")
     assert header["training"]["transfer"]["G_ema"]["silent"]
+    assert json.loads((third / "transfer.json").read_text()) == header["training"]["transfer"]
     assert header["training"]["transfer"]["D"]["source"] == "no source"
 
 

@@ -148,7 +148,7 @@ def r3gan():
     return Trainer(phases, {"G": G, "D": D}, Feed(_coloured(), 32))
 
 
-def two_discriminators(second="half", **changes):
+def two_discriminators(second="half", rounds=1, **changes):
     """StyleGAN2 with a second discriminator, as the recipe has it."""
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(150, 250, (16, 3, 16, 16), generator=rng).to(torch.uint8)
@@ -157,7 +157,7 @@ def two_discriminators(second="half", **changes):
         ema_kimg=0.05, second_discriminator=second, r1_interval=4, path_length_interval=0, lr_generator=0.02,
         lr_discriminator=0.01, gamma=0.1, **changes,
     )  # fmt: skip
-    return build(recipe, TrainingSet.from_arrays(pixels)).trainer
+    return build(recipe, TrainingSet.from_arrays(pixels), rounds=rounds).trainer
 
 
 DECLARATIONS = {
@@ -195,6 +195,25 @@ def test_resume_is_exact(name):
     ours, theirs = _state(whole), _state(resumed)
     for key, tensor in ours.items():
         assert torch.equal(tensor, theirs[key]), key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"second": "patch", "loss": "relativistic", "r2_interval": 2},
+        {"second": "none", "loss": "wasserstein"},
+    ],
+)
+def test_micro_batches_give_the_gradients_of_the_batch(changes):
+    runs = [two_discriminators(rounds=rounds, **changes) for rounds in (1, 2)]
+    for trainer in runs:
+        for module in trainer.modules.values():
+            module.double()
+        _train(trainer, 3)
+    ours, theirs = (_state(trainer) for trainer in runs)
+    for key, tensor in ours.items():
+        if not key.endswith("w_avg"):  # moves with every micro-batch
+            torch.testing.assert_close(tensor, theirs[key], rtol=1e-8, atol=1e-11, msg=key)
 
 
 def _train(trainer, steps):
