@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, ZipFiles, open_files
 from pyface.data.inspection import PICTURE_SUFFIXES, Picture, inspect, judge, looks_like_picture
 from pyface.data.labels import LABEL_FILES, LabelFile, LabelSchema, read_labels
 from pyface.data.ordered import in_order
-from pyface.data.tree import CARD, FOLDERS, LABELS, bare_name
+from pyface.data.tree import CARD, FOLDERS, LABELS, bare_name, parse_records
 from pyface.errors import DataError
 
 __all__ = ["CheckReport", "Fault", "check", "initial_size"]
@@ -198,9 +196,7 @@ def _picture_kinds(files: DatasetFiles, names: Sequence[str], report: CheckRepor
             found.append((name, kind))
         elif name in known:
             continue
-        elif PurePosixPath(name).suffix.lower() not in (".txt", ".json", ".csv") and looks_like_picture(
-            files, name
-        ):
+        elif looks_like_picture(files, name):
             found.append((name, kind))
         else:
             report.ignored.append(name)
@@ -330,31 +326,21 @@ def _record_faults(files: DatasetFiles, names: set[str], report: CheckReport) ->
     if LABELS not in names:
         return
     try:
-        lines = files.read(LABELS).decode("utf-8").splitlines()
+        text = files.read(LABELS).decode("utf-8")
     except (DataError, UnicodeDecodeError) as error:
         yield Fault(LABELS, "labels", f"cannot be read as UTF-8 text: {error}")
         return
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield Fault(LABELS, "labels", f"line {number} is not JSON: {error}", number)
-            continue
-        if not isinstance(record, dict) or not isinstance(record.get("file"), str):
-            yield Fault(LABELS, "labels", f'line {number} must be an object with "file": "NAME"', number)
+    for number, record in parse_records(text):
+        if isinstance(record, str):
+            yield Fault(LABELS, "labels", f"line {number} {record}", number)
             continue
         if record["file"] in report.records:
             yield Fault(record["file"], "label-twice", f"has two records in {LABELS}", number)
             continue
         report.records[record["file"]] = record
-        others = record.get("files")
-        for file in {record["file"], *(others.values() if isinstance(others, dict) else ())}:
+        for file in dict.fromkeys((record["file"], *record.get("files", {}).values())):
             if file not in names:
-                yield Fault(
-                    str(file), "label-without-file", f"has a record in {LABELS} but is not there", number
-                )
+                yield Fault(file, "label-without-file", f"has a record in {LABELS} but is not there", number)
     known = {bare_name(file) for file in report.records}
     for name in report.primary:
         if bare_name(name) not in known:

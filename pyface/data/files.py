@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+import stat
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what is read; others are left alone
-_ZIP_ERRORS = (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError)
 
 
 class DatasetFiles(abc.ABC):
@@ -40,6 +40,10 @@ class DatasetFiles(abc.ABC):
         """The bytes of a file. Raises DataError when it cannot be read."""
 
     @abc.abstractmethod
+    def head(self, name: str, count: int) -> bytes:
+        """The first bytes of a file, at most `count`. Raises DataError when it cannot be read."""
+
+    @abc.abstractmethod
     def stamp(self, name: str) -> tuple[int, int]:
         """Size in bytes and a number that changes when the file does (time in ns, or checksum)."""
 
@@ -49,22 +53,33 @@ class DatasetFiles(abc.ABC):
 
 
 class FolderFiles(DatasetFiles):
-    """The files of a folder and of the folders in it; links are followed."""
+    """The files of a folder and of the folders in it; links are followed, but not to a folder around them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def names(self) -> list[str]:
         found = []
-        for folder, folders, files in os.walk(self.path, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            base = Path(folder).relative_to(self.path)
-            found += [(base / name).as_posix() for name in files if not name.startswith(".")]
+        for folder, folders, files in os.walk(self.path, onerror=_unlisted, followlinks=True):
+            base = Path(folder)
+            folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(base / n)]
+            place = base.relative_to(self.path)
+            found += [(place / name).as_posix() for name in files if not name.startswith(".")]
         return sorted(found)
 
     def read(self, name: str) -> bytes:
+        return self._bytes(name, -1)
+
+    def head(self, name: str, count: int) -> bytes:
+        return self._bytes(name, count)
+
+    def _bytes(self, name: str, count: int) -> bytes:
+        path = self.path / name
         try:
-            return (self.path / name).read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer
+                raise DataError(f"{name} cannot be read: it is a pipe, socket or device")
+            with path.open("rb") as file:
+                return file.read(count)
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error.strerror}") from error
 
@@ -107,12 +122,17 @@ class ZipFiles(DatasetFiles):
         return sorted(set(self.entries()))
 
     def read(self, name: str) -> bytes:
+        return self._bytes(name, -1)
+
+    def head(self, name: str, count: int) -> bytes:
+        return self._bytes(name, count)
+
+    def _bytes(self, name: str, count: int) -> bytes:
         with self._lock:
             try:
-                return self._file().read(name)
-            except _ZIP_ERRORS as error:
-                raise DataError(f"{name} cannot be read: {error}") from error
-            except Exception as error:  # zlib.error, lzma.LZMAError: damaged compressed bytes
+                with self._file().open(name) as file:
+                    return file.read(count)
+            except Exception as error:  # also zlib.error, lzma.LZMAError: damaged compressed bytes
                 raise DataError(f"{name} cannot be read: {error}") from error
 
     def stamp(self, name: str) -> tuple[int, int]:
@@ -124,6 +144,18 @@ class ZipFiles(DatasetFiles):
 
     def where(self, name: str) -> str:
         return f"{self.path}!{name}"
+
+
+def _unlisted(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be listed: {error.strerror}") from error
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in: following it would never end."""
+    return folder.is_symlink() and folder.resolve() in (
+        folder.parent.resolve(),
+        *folder.parent.resolve().parents,
+    )
 
 
 def open_files(path: str | os.PathLike[str]) -> DatasetFiles:

@@ -122,7 +122,7 @@ def _decoded(found: Picture, image: Image.Image, data: bytes) -> Picture:
 def looks_like_picture(files: DatasetFiles, name: str) -> bool:
     """Whether a file of another suffix begins as a picture does."""
     try:
-        data = files.read(name)
+        data = files.head(name, 16)
     except DataError:
         return False
     return data.startswith(_MAGIC) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")

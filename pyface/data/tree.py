@@ -12,7 +12,7 @@ card.json                     the recipe that makes the dataset again
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "encode_depth",
     "fill_sample",
     "nvidia_labels",
+    "parse_records",
     "read_records",
     "record_of",
 ]
@@ -112,24 +113,54 @@ def annotations_from(records: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDAr
     return {name: np.array([row[name] for row in flat]) for name in names}
 
 
-def read_records(text: str, source: str) -> dict[str, dict[str, Any]]:
-    """Records of a labels.jsonl by their `file`.
-
-    Raises:
-        DataError: a line that is no JSON object, or that names no file.
-    """
-    records: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+def parse_records(text: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Line numbers of a labels.jsonl, each with its record, or with what is wrong with it in words."""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{source} line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("file"), str):
-            raise DataError(
-                f'{source} line {number} must be an object with "file": "NAME"; got {line[:80]!r}'
-            )
+        except (ValueError, RecursionError) as error:
+            yield number, f"is not JSON: {error}"
+            continue
+        wrong = _record_fault(record)
+        yield number, record if wrong is None else wrong
+
+
+def _record_fault(record: Any) -> str | None:
+    """Why `fill_sample` could not read a record; None when it can."""
+    if not isinstance(record, dict) or not isinstance(record.get("file"), str):
+        return f'must be an object with "file": "NAME"; got {json.dumps(record)[:80]}'
+    files = record.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        return f'{record["file"]}: "files" must be an object of names'
+    for name in (*_NUMBERS, "parameters"):
+        values = record.get(name, {})
+        if not isinstance(values, dict) or not all(isinstance(v, int | float) for v in values.values()):
+            return f'{record["file"]}: "{name}" must be an object of numbers'
+    landmarks = record.get("landmarks", {})
+    if not isinstance(landmarks, dict) or not all(map(_are_points, landmarks.values())):
+        return f'{record["file"]}: "landmarks" must be an object of lists of [x, y]'
+    return None
+
+
+def _are_points(points: Any) -> bool:
+    return isinstance(points, list) and all(
+        isinstance(point, list) and len(point) == 2 and all(isinstance(v, int | float) for v in point)
+        for point in points
+    )
+
+
+def read_records(text: str, source: str) -> dict[str, dict[str, Any]]:
+    """Records of a labels.jsonl by their `file`.
+
+    Raises:
+        DataError: a line that is no JSON object, that names no file, or whose numbers are none.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for number, record in parse_records(text):
+        if isinstance(record, str):
+            raise DataError(f"{source} line {number} {record}")
         records[record["file"]] = record
     return records
 

@@ -306,3 +306,40 @@ def test_pack_writes_the_layout_of_the_stylegan_tools(tmp_path):
     (folder / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"bad\.png: has zero bytes"):
         pack(folder, tmp_path / "third.zip")
+
+
+def test_records_that_cannot_be_read(tmp_path):
+    records = [
+        {"file": "0.png", "files": {"vis": ["0.png"]}},
+        {"file": "1.png", "landmarks": {"eyes": [[1, 2], [3]]}},
+        {"file": "2.png", "attributes": [1, 2]},
+        {"file": "3.png", "conditions": {"smile": "much"}},
+        {"file": "4.png", "conditions": {"smile": 1}, "landmarks": {"eyes": [[1, 2], [3, 4.5]]}},
+        [1],
+    ]
+    (tmp_path / "in").mkdir()
+    for i in range(5):
+        write_image(tmp_path / "in" / f"{i}.png", faulty.pixels(i))
+    (tmp_path / "in" / "labels.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report = check(tmp_path / "in")
+    lines = [fault.line for fault in report.faults if fault.file == "labels.jsonl"]
+    assert lines == [1, 2, 3, 4, 6]
+    assert list(report.records) == ["4.png"]
+    with pytest.raises(DataError, match=r'labels\.jsonl line 1 0\.png: "files" must be an object of names'):
+        ImageFolder(tmp_path / "in")
+    repair(tmp_path / "in", tmp_path / "out", report=report)
+    assert len(ImageFolder(tmp_path / "out")) == 1
+
+
+def test_links_and_pipes(tmp_path):
+    for i, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        write_image(tmp_path / folder / f"{i}.png", faulty.pixels(i))
+    for name in ("first", "second"):
+        (tmp_path / "a" / name).symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    report = check(tmp_path / "a")
+    assert codes(report) == {"pipe.png": {"unreadable"}}
+    assert list(report.pictures) == ["0.png", "pipe.png"]
+    (tmp_path / "a" / "others").symlink_to(tmp_path / "b")
+    assert "others/1.png" in check(tmp_path / "a").pictures
