@@ -22,6 +22,8 @@ __all__ = ["FaceFeatures", "FeatureExtractor", "FeatureStatistics", "as_matrix",
 
 Matrix = npt.NDArray[np.float64]
 
+FORMAT = 1  # of files of statistics
+
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
@@ -204,6 +206,7 @@ class FeatureStatistics:
         with atomic_write(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
+                format=np.int64(FORMAT),
                 count=np.int64(self.count),
                 mean=self.mean,
                 scatter=self._scatter,
@@ -215,13 +218,18 @@ class FeatureStatistics:
         """What `save` wrote. Raises CheckpointError for a missing, damaged or foreign file."""
         try:
             with np.load(path, allow_pickle=False) as file:
+                version = int(file["format"])
                 mean, scatter = file["mean"].astype(np.float64), file["scatter"].astype(np.float64)
-                found = cls(len(mean), str(file["fingerprint"]))
+                found = cls(mean.size, str(file["fingerprint"]))
                 found.count = int(file["count"])
         except FileNotFoundError as error:
             raise CheckpointError(f"there is no file {path}") from error
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except Exception as error:  # np.load and zipfile raise whatever the damage leads to
             raise CheckpointError(f"{path} holds no statistics of features, or it is damaged") from error
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {version}; this pyface reads format {FORMAT}. Compute it again."
+            )
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
             raise CheckpointError(f"{path} is damaged: mean and covariance do not fit each other")
         found.mean, found._scatter = mean, scatter

@@ -55,9 +55,18 @@ def test_save_and_load(tmp_path):
     assert (again.count, again.fingerprint, again.dim) == (9, "print", 4)
     np.testing.assert_array_equal(again.covariance, found.covariance)
     (tmp_path / "bad.npz").write_bytes(b"PK no archive")
-    for name in ("bad.npz", "absent.npz"):
+    whole = (tmp_path / "s.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name in ("bad.npz", "cut.npz", "array.npy", "absent.npz"):
         with pytest.raises(CheckpointError, match=name):
             FeatureStatistics.load(tmp_path / name)
+
+
+def test_another_format_is_refused(tmp_path):
+    np.savez(tmp_path / "s.npz", format=2, count=3, mean=np.zeros(2), scatter=np.eye(2), fingerprint="print")
+    with pytest.raises(CheckpointError, match="has format 2"):
+        FeatureStatistics.load(tmp_path / "s.npz")
 
 
 def test_different_extractors_are_refused():
