@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def command(network: str, data: str, **options: Any) -> None:
     """
     import torch
 
+    from pyface.cli.train import device_named
     from pyface.generation.evaluation import condition_choices, real_sets
     from pyface.generation.network import load_network
     from pyface.metrics import FaceFeatures
@@ -58,8 +60,7 @@ def command(network: str, data: str, **options: Any) -> None:
     _check(options)
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    if options["device"] == "auto":
-        options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    options["device"] = device_named(options["device"])
     generator = load_network(network, options["device"])
     extractor = FaceFeatures(options["extractor"], device=options["device"])
     reals = real_sets(
@@ -81,13 +82,20 @@ def command(network: str, data: str, **options: Any) -> None:
 
 
 def _check(options: dict[str, Any]) -> None:
+    """Raise ValueRangeError for what would fail only after minutes of work."""
+    from pyface.io.images import WRITTEN_SUFFIXES
+
     for name in ("images", "sheet_images", "batch", "neighbours"):
         if options[name] < 1:
             raise ValueRangeError(f"--{name.replace('_', '-')} must be 1 or more; got {options[name]}.")
     if options["threads"] is not None and options["threads"] < 1:
         raise ValueRangeError(f"--threads must be 1 or more; got {options['threads']}.")
-    if options["out"] is not None and options["out"].suffix != ".json":
-        raise ValueRangeError(f"--out must end in .json; got {options['out']}.")
+    if not math.isfinite(options["truncation_psi"]):
+        raise ValueRangeError(f"--truncation-psi must be a number; got {options['truncation_psi']}.")
+    for name, suffixes in (("out", (".json",)), ("sheet", WRITTEN_SUFFIXES)):
+        path = options[name]
+        if path is not None and path.suffix.lower() not in suffixes:
+            raise ValueRangeError(f"--{name} must end in {' or '.join(suffixes)}; got {path}.")
 
 
 def _report(network: str, data: str, options: dict[str, Any], how: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ def _open(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...]]:
     """The generator, the condition vector and the names of its entries."""
     import torch
 
+    from pyface.cli.train import device_named
     from pyface.generation.network import condition_names, condition_vector, load_network, parse_conditions
 
     if options["batch"] < 1:
@@ -49,8 +50,7 @@ def _open(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...]]:
         raise ValueRangeError(f"--threads must be 1 or more; got {options['threads']}.")
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    if options["device"] == "auto":
-        options["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    options["device"] = device_named(options["device"])
     generator = load_network(options["network"], options["device"])
     names = condition_names(options["network"], generator.c_dim)
     values = parse_conditions(options["condition"] or "")

@@ -77,7 +77,14 @@ def real_sets(
 
     Raises:
         DataError: the source or one half of it has too few images.
+        ValueRangeError: the held-out pictures would be those of the source.
     """
+    rendered = [name.startswith("procedural:") for name in (source, held_out or source)]
+    if seed == held_out_seed if all(rendered) else held_out is not None and _same(source, held_out):
+        raise ValueRangeError(
+            f"held-out images would show the people of {source}: the network has seen them. "
+            + ("Give another --held-out-seed." if all(rendered) else "Name other data by --held-out.")
+        )
     data = open_faces(source, seed)
     if held_out is not None:
         other = open_faces(held_out, held_out_seed)
@@ -91,6 +98,10 @@ def real_sets(
     how = f"held out: half of the people of {source}; a network trained on it has seen them"
     name = f"one half of the people of {source}"
     return RealSets(data, _chosen(first, images, name), _chosen(second, images, name), how)
+
+
+def _same(source: str, other: str) -> bool:
+    return Path(source).resolve() == Path(other).resolve()
 
 
 def _chosen(dataset: FaceDataset, images: int, name: str) -> FaceDataset:

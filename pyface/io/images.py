@@ -30,6 +30,7 @@ __all__ = [
 Pixels = npt.NDArray[np.uint8]
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+WRITTEN_SUFFIXES = tuple(_FORMATS)
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 _GREY = ("1", "L", "LA", *_DEEP_GREY)
 MAX_PIXELS = (
