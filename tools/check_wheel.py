@@ -15,6 +15,24 @@ from pathlib import Path
 
 FOREIGN = re.compile(r"libtorch|libc10|libcuda\.so|libcudart|libnvrtc")
 MAX_WHEEL_BYTES = 24 * 2**20
+ROOT = Path(__file__).resolve().parent.parent
+# parts of the wheel and of the sdist that have to be there
+IN_WHEEL = ("pyface/__init__.py", "pyface/_cpu.", "LICENSE", "NOTICE")
+IN_SDIST = (
+    "CMakeLists.txt",
+    "pyproject.toml",
+    "Makefile",
+    "constraints.txt",
+    "csrc/bindings/cpu.cpp",
+    "LICENSE",
+)
+
+
+def tracked(*folders: str) -> list[str]:
+    """Files of these folders that git knows, relative to the root; none outside of a repository."""
+    command = ["git", "ls-files", "-z", *folders]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return [name for name in done.stdout.split("\0") if name]
 
 
 def needed_libraries(module: Path) -> list[str]:
@@ -28,7 +46,7 @@ def check_wheel(path: Path) -> list[str]:
     breaches = []
     with zipfile.ZipFile(path) as wheel, tempfile.TemporaryDirectory() as folder:
         names = wheel.namelist()
-        for wanted in ("pyface/__init__.py", "pyface/_cpu.", "LICENSE", "NOTICE"):
+        for wanted in (*IN_WHEEL, *tracked("pyface")):  # modules, and what they load: weights, pages, schemas
             if not any(wanted in name for name in names):
                 breaches.append(f"{path.name}: {wanted} is missing")
         breaches += [
@@ -58,15 +76,9 @@ def check_sdist(path: Path) -> list[str]:
     """The sdist holds what a build and a test run need."""
     with tarfile.open(path) as archive:
         names = archive.getnames()
-    wanted = (
-        "CMakeLists.txt",
-        "pyproject.toml",
-        "csrc/bindings/cpu.cpp",
-        "pyface/__init__.py",
-        "tests",
-        "LICENSE",
-    )
-    return [f"{path.name}: {want} is missing" for want in wanted if not any(want in name for name in names)]
+    present = {name.partition("/")[2] for name in names}
+    wanted = (*IN_SDIST, *tracked("pyface", "csrc", "tests", "bench", "tools", "docs"))
+    return [f"{path.name}: {name} is missing" for name in wanted if name not in present]
 
 
 def main(folders: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Prove an installed package: native back-end, one render, one generator, the demo network, the command line.
+"""Prove an installed package: native back-end, networks that ship, command line, a training and its report.
 
 Run with the interpreter of a clean environment, outside the source tree.
 """
@@ -28,6 +28,9 @@ def main() -> None:
     image = generator(torch.randn(2, 16))
     if image.shape != (2, 3, 16, 16) or not torch.isfinite(image).all():
         raise SystemExit(f"the generator gave {tuple(image.shape)}")
+    faces = pyface.load("recognition-64", kind="recogniser").eval()
+    if faces.embedding(torch.zeros(2, 3, 64, 64)).shape != (2, 128):
+        raise SystemExit("recognition-64 gives no embeddings")
     with tempfile.TemporaryDirectory() as folder:
         run = [sys.executable, "-m", "pyface"]
         subprocess.run([*run, "doctor"], check=True)
@@ -43,6 +46,14 @@ def main() -> None:
         written = len(list(faces.rglob("*.png"))), len(list(images.rglob("*.png")))
         if written != (8, 4):
             raise SystemExit(f"wrote {written} files; want 8 renders (VIS and NIR) and 4 generated images")
+        training = ["--kimg", "0.008", "--batch", "4", "--resolution", "16", "--set", "channel_base=256"]
+        run_folder = Path(folder) / "run"
+        subprocess.run(
+            [*run, "train", "stylegan2", "--data", "procedural:4x2@16", "--out", str(run_folder), *training],
+            check=True,
+        )
+        if "<svg" not in (run_folder / "report.html").read_text(encoding="utf-8"):
+            raise SystemExit("report.html has no curves")
     print("smoke test passed")
 
 
