@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 LARGE = 1e5  # outputs of healthy layers stay far below: 16-bit layers are clamped at 256
-ADVICE = "a lower learning rate or a higher --gamma"
 
 
 class DivergenceError(TrainingError):
@@ -195,8 +194,11 @@ def refuse_not_finite(trainer: Trainer, state: dict[str, Any]) -> None:
 def go_on_from(trainer: Trainer) -> str:
     """The last sentence of a failure: which file to go on from, and with what."""
     if trainer.last_checkpoint is None:
-        return f"there is none before it either: start again with {ADVICE}."
-    return f"the last good one is {trainer.last_checkpoint}: go on from it with {ADVICE}."
+        return "there is none before it either: start again with a lower learning rate or a higher --gamma."
+    return (
+        f"the last good one is {trainer.last_checkpoint}: go on from it by --resume with a higher --gamma, "
+        "or by --start-from with a lower learning rate."
+    )
 
 
 def diagnosis(trainer: Trainer, phase: Phase, batches: Sequence[Batch]) -> str:

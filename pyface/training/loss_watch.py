@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyface.training.divergence import ADVICE, LossGrowth, name_of_parameter
+from pyface.training.divergence import LossGrowth, name_of_parameter
 from pyface.training.loop import Callback, Trainer
 from pyface.training.phases import EXPLODED, PATIENCE
 
@@ -53,5 +53,6 @@ class LossWatch(Callback):
             trainer,
             f"loss {term!r} of phase {phase!r} has grown to {value:.4g}, far beyond its past (median of its "
             f"weighted size {growth.median:.3g}). At {EXPLODED:g} the run ends. Older checkpoints are kept "
-            f"while it lasts; if the sheets get worse, go on from one before it with {ADVICE}.",
+            "while it lasts; if the sheets get worse, go on from one before it: by --resume with a higher "
+            "--gamma, or by --start-from with a lower learning rate.",
         )
