@@ -45,8 +45,8 @@ class Rows:
 def rows_of_rank(total: int, rank: int, ranks: int, rounds: int, group: int) -> list[Rows]:
     """The global batch of `total` samples, split: the rows of each round of one rank.
 
-    All ranks together take consecutive samples in a round, so that what moves from round to round (running
-    means) does not depend on the number of ranks.
+    All ranks together take consecutive samples in a round, so that what a round computes over all ranks (the
+    mean path length) does not depend on their number.
     A minibatch-std group is made of `group` consecutive samples, whatever the split. A network that groups a
     micro-batch of n by stride n / group (sample i with i + n / group, ...) therefore gets its samples in
     such an order that the strided groups are the consecutive ones.

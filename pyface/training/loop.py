@@ -111,11 +111,11 @@ class Trainer:
         self.ranks.at_step(self.step_number)
         parts = self.feed.next(self.shares, self.device)
         losses: dict[str, float] = {}
-        buffers = self._statistics() if self.ranks.size > 1 else []
+        buffers = self._statistics() if self.ranks.size > 1 or len(self.shares) > 1 else []
         versions = [b._version for b in buffers]
         for number, phase in enumerate(self.phases):
             if phase.due(self.step_number, self.images_seen):
-                losses.update(self._run_phase(phase, number, parts))
+                losses.update(self._run_phase(phase, number, parts, buffers))
         # Running statistics move by the mean of what the processes saw; constants are left alone.
         self.ranks.average([b for b, v in zip(buffers, versions, strict=True) if b._version != v])
         self.step_number += 1
@@ -127,10 +127,14 @@ class Trainer:
         return losses
 
     def _run_phase(
-        self, phase: Phase, number: int, parts: Sequence[tuple[Images, Tensor]]
+        self,
+        phase: Phase,
+        number: int,
+        parts: Sequence[tuple[Images, Tensor]],
+        statistics: Sequence[Tensor],
     ) -> dict[str, float]:
         try:
-            return phase.run(self._batches(parts, number), self.step_number, self.ranks)
+            return phase.run(self._batches(parts, number), self.step_number, self.ranks, statistics)
         except Exception as error:
             told = explained(error, self, phase, lambda: self._batches(parts, number))
             if told is error:
@@ -175,14 +179,21 @@ class Trainer:
                 callback.on_end(self)
         except Exception as error:
             told = explained(error, self)
-            for callback in callbacks:
-                callback.on_error(self, told)
+            self._tell_of_error(callbacks, told)
             if told is error:
                 raise
             raise told from error
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    def _tell_of_error(self, callbacks: Sequence[Callback], error: Exception) -> None:
+        """Let the callbacks hear of an error; one that fails in turn does not hide it."""
+        for callback in callbacks:
+            try:
+                callback.on_error(self, error)
+            except Exception as second:
+                error.add_note(f"After that, {type(callback).__name__} failed too: {second!r}")
 
     def _begin_together(self) -> None:
         """Weights of process 0 for all, since other processors may have drawn others from the same seed."""

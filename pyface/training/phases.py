@@ -93,8 +93,17 @@ class Phase:
         """Whether the phase runs at this step."""
         return step % self.interval == 0 and images >= self.start
 
-    def run(self, batches: Sequence[Batch], step: int, ranks: Ranks | None = None) -> dict[str, float]:
+    def run(
+        self,
+        batches: Sequence[Batch],
+        step: int,
+        ranks: Ranks | None = None,
+        statistics: Sequence[Tensor] = (),
+    ) -> dict[str, float]:
         """One optimiser step on the mean gradient of the micro-batches of all processes.
+
+        statistics: buffers that networks and losses move (running means). Every micro-batch finds them as
+        they were before the phase; afterwards they have moved by the mean of what each did to them.
 
         Returns the unweighted mean of every term. Raises DivergenceError, naming the phase, the term and the
         step, when a loss is not finite or has exploded, or when gradients were not finite for PATIENCE times
@@ -102,7 +111,7 @@ class Phase:
         limited.
         """
         ranks = ranks or Ranks()
-        values = self.gradients(batches)
+        values = self.gradients(batches, statistics)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         ranks.average([*gradients, values])
         *numbers, norm = [*values.tolist(), float(torch.nn.utils.get_total_norm(gradients))]
@@ -113,17 +122,22 @@ class Phase:
         self.optimizer.step()
         return {term.name: number for term, number in zip(self.terms, numbers, strict=True)}
 
-    def gradients(self, batches: Sequence[Batch]) -> Tensor:
+    def gradients(self, batches: Sequence[Batch], statistics: Sequence[Tensor] = ()) -> Tensor:
         """Leave the mean gradient of these micro-batches in the parameters; gives the unweighted terms,
-        float64 [terms]."""
+        float64 [terms]. statistics: see `run`."""
         self.optimizer.zero_grad(set_to_none=True)
+        moving = _MeanMove(statistics if len(batches) > 1 else ())
+        rounds = []
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         try:
-            rounds = [self._accumulate(batch, len(batches)) for batch in batches]
+            for batch in batches:
+                rounds.append(self._accumulate(batch, len(batches)))
+                moving.end_round()
         finally:
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
+        moving.apply(len(batches))
         return torch.stack(rounds).mean(0)
 
     def not_finite_gradient(self) -> nn.Parameter | None:
@@ -163,6 +177,30 @@ class Phase:
                 f"training diverged: gradients of phase {self.name!r} were not finite for {PATIENCE} times "
                 f"in a row, at step {step}"
             )
+
+
+class _MeanMove:
+    """Buffers that each of several micro-batches moves from the same start; then the mean of the moves."""
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self._starts = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
+        self._moves: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def end_round(self) -> None:
+        """Note how far the buffers have moved, and put them back."""
+        for index, (buffer, version, start) in enumerate(self._starts):
+            if buffer._version != version:
+                move = buffer - start
+                self._moves[index] = self._moves[index] + move if index in self._moves else move
+                buffer.copy_(start)
+
+    @torch.no_grad()
+    def apply(self, rounds: int) -> None:
+        """Move the buffers by the mean over the rounds."""
+        for index, move in self._moves.items():
+            buffer, _, start = self._starts[index]
+            buffer.copy_(start + move / rounds)
 
 
 def adam(

@@ -69,14 +69,37 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
         resolution=(8, 8), batch=8, channel_base=64, channel_max=8, z_dim=8, w_dim=8, mapping_layers=2,
         mbstd_group=2, conditions=("a", "b"), mirror=True, path_length_interval=0, r1_interval=1,
     )  # fmt: skip
-    weights = []
+    found = []
     for rounds in (1, 4):
         run = build(recipe, data, rounds=rounds)
         for module in run.trainer.modules.values():
             module.double()
         for _ in range(2):
             run.trainer.step()
-        weights.append(
-            torch.cat([p.flatten() for p in [*run.generator.parameters(), *run.discriminator.parameters()]])
-        )
-    torch.testing.assert_close(weights[0], weights[1], rtol=1e-8, atol=1e-10)
+        found.append({
+            f"{name}.{key}": tensor
+            for name, module in run.trainer.modules.items()
+            for key, tensor in module.state_dict().items()
+        })  # fmt: skip
+    assert any(key.endswith("w_avg") for key in found[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-10)
+
+
+def test_running_statistics_move_once_however_many_rounds():
+    """Path length included: w_avg and the mean length are those of the whole batch. The generator stands."""
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (16, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    recipe = StyleGAN2Recipe(
+        resolution=(8, 8), batch=8, channel_base=64, channel_max=8, z_dim=8, w_dim=8, mapping_layers=2,
+        mbstd_group=2, path_length_interval=1, lr_generator=1e-300,
+    )  # fmt: skip
+    found = []
+    for rounds in (1, 4):
+        run = build(recipe, TrainingSet.from_arrays(pixels), rounds=rounds)
+        for module in run.trainer.modules.values():
+            module.double()
+        for _ in range(2):
+            run.trainer.step()
+        found.append((run.generator.mapping.w_avg, run.trainer.modules["path_length"].mean))
+    assert all(float(tensor.abs().sum()) > 0 for tensor in found[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-8, atol=1e-12)
