@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,20 +188,45 @@ def device_named(name: str) -> str:
 
 
 def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -> Any:
-    from pyface.io.atomic import make_folder
-    from pyface.training.configuration import changes, resolve, settings
+    from pyface.io.atomic import only_writer
 
     given, source = given_values(recipe, options)
     if options["start_from"] is not None:
         given = {**recipe.transfer, **given}
+    out = _folder_of_run(options, source)
+    with only_writer(out) if ranks.main else nullcontext():
+        return _train_in(out, recipe, options, (given, source), device, ranks)
+
+
+def _folder_of_run(options: dict[str, Any], source: str | None) -> Path:
+    """Where the run writes: --out, else the folder of the run that goes on."""
+    from pyface.io.atomic import make_folder
+
+    out, resume = options["out"], options["resume"]
+    if resume is None and (source is None or out is None):
+        missing = "--data" if source is None else "--out"
+        raise ValueRangeError(f"{missing} is missing. A new run needs --data and --out.")
+    if out is not None:
+        return make_folder(out)
+    if str(resume) == "auto":
+        raise ValueRangeError("--resume auto needs --out, the folder of the run.")
+    if not resume.exists():
+        raise CheckpointError(f"{resume} does not exist. Give a resume-*.pt or the folder of a run.")
+    return make_folder(resume.parent if resume.suffix == ".pt" else resume)
+
+
+def _train_in(
+    out: Path, recipe: Recipe, options: dict[str, Any], given: Any, device: str, ranks: Ranks
+) -> Any:
+    """Train in a folder that no other run writes to. given: what `given_values` gave."""
+    from pyface.training.configuration import changes, resolve, settings
+
+    given, source = given
     resumed = _resumed(recipe, options)
     stored: dict[str, Any] = resumed[1]["recipe"] if resumed else {}
     source = source or (resumed[1].get("facts", {}).get("data") if resumed else None)
-    out = options["out"] or (resumed[0].parent if resumed else None)
-    if source is None or out is None:
-        missing = "--data" if source is None else "--out"
-        raise ValueRangeError(f"{missing} is missing. A new run needs --data and --out.")
-    out = make_folder(out)
+    if source is None:
+        raise ValueRangeError("--data is missing: there is no run yet that names its data.")
     moved = changes(recipe.config, stored, given) if resumed else {}
     with ranks.main_first("reading the data"):
         wanted = resolve(recipe.config, stored, given)
@@ -209,6 +235,7 @@ def _train(recipe: Recipe, options: dict[str, Any], device: str, ranks: Ranks) -
     if resumed:
         changes(recipe.config, stored, found)
     config = resolve(recipe.config, stored, given, found)
+    rounds_of(config.batch, ranks.size, options["batch_gpu"])
     facts = _facts(recipe, data, str(source))
     if ranks.main:
         _write_configuration(out, recipe, config, facts)
@@ -288,15 +315,11 @@ def _resumed(recipe: Recipe, options: dict[str, Any]) -> tuple[Path, dict[str, A
         return None
     if path.suffix == ".pt":
         found = (path, load_state(path))
-    elif str(path) == "auto":
-        if options["out"] is None:
-            raise ValueRangeError("--resume auto needs --out, the folder of the run.")
-        newest = newest_state(options["out"])
-        if newest is None:
-            return None
-        found = newest
     else:
-        newest = newest_state(path)
+        automatic = str(path) == "auto"
+        newest = newest_state(options["out"] if automatic else path)
+        if newest is None and automatic:
+            return None
         if newest is None:
             raise CheckpointError(f"{path} holds no resume-*.pt file. Leave --resume out to begin a run.")
         found = newest

@@ -151,7 +151,7 @@ def only_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DataError(
-                f"another process is writing to {folder}; wait for it, or choose another"
+                f"another process is writing to {folder}; wait for it, or choose another folder"
             ) from None
         except OSError:  # a file system without locks
             yield

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import pyface
 from pyface.cli.train import command
 from pyface.errors import CheckpointError, PyfaceError
+from pyface.io.atomic import only_writer
 from pyface.io.checkpoint import read_header
 from pyface.io.images import write_image
 from pyface.training.checkpoint import load_state
@@ -209,6 +210,19 @@ def test_a_resumed_run_reads_its_own_configuration(tmp_path, folder):
     assert auto.exit_code == 0, (auto.output, auto.exception)
     fresh = _call("--resume", "auto", *start[:3], tmp_path / "new", *start[4:])
     assert fresh.exit_code == 0, (fresh.output, fresh.exception)
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path, folder):
+    start = ["--data", folder, "--out", tmp_path / "run", *TINY, "--resolution", 16, "--kimg", 0.008]
+    (tmp_path / "run").mkdir()
+    with only_writer(tmp_path / "run"):
+        second = _call(*start)
+    assert isinstance(second.exception, PyfaceError), second.output
+    assert "another process is writing to" in str(second.exception)
+    assert list((tmp_path / "run").iterdir()) == []
+    batch = _call(*start, "--batch-gpu", 3)
+    assert "--batch-gpu 3" in str(batch.exception)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_new_recipe_needs_no_code_for_its_command(tmp_path, folder, monkeypatch):
