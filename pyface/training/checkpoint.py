@@ -82,7 +82,7 @@ def newest_state(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     if errors:
         raise CheckpointError(
             f"none of the {len(errors)} resume files in {folder} can be read. Start anew in another folder, "
-            "or from a snapshot: --resume snapshot-*.safetensors."
+            "or from a snapshot: --start-from snapshot-*.safetensors."
         ) from errors[0]
     return None
 
@@ -101,6 +101,8 @@ class Snapshots(Callback):
 
     model: what a snapshot holds, usually the running average of the generator. facts: goes into the
     snapshot's metadata. keep: resume files to keep, all of them while `keep_all()`; snapshots are all kept.
+    Resume files of another run in the folder, or of the part of this one that is done again, would count as
+    newer: they get the name `previous-resume-*.pt` at the start.
     """
 
     def __init__(
@@ -128,6 +130,8 @@ class Snapshots(Callback):
         for path in resume_files(self.folder):
             if trainer.images_seen and int(path.stem.split("-")[1]) <= trainer.images_seen // 1000:
                 trainer.last_checkpoint = path
+            else:
+                path.replace(path.with_name(f"previous-{path.name}"))
 
     def on_step(self, trainer: Trainer, losses: dict[str, float]) -> None:
         if trainer.images_seen >= self._next:

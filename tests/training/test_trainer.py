@@ -133,6 +133,31 @@ def test_bfloat16_and_several_spectra():
     assert all(np.isfinite(value) for value in losses.values())
 
 
+def test_a_new_run_sets_the_resume_files_of_another_aside(tmp_path):
+    """They would count as newer than its own, which would then be removed as old."""
+    (tmp_path / "resume-000700.pt").write_bytes(b"of another run")
+    run = _run()
+    run.trainer.callbacks.append(Snapshots(tmp_path, run.average.average, 4, {}, {}, keep=1))
+    run.trainer.run(8)
+    assert [path.name for path in resume_files(tmp_path)] == ["resume-000000.pt"]
+    assert (tmp_path / "previous-resume-000700.pt").read_bytes() == b"of another run"
+
+
+def test_a_callback_that_fails_on_an_error_does_not_hide_it():
+    class Broken(Callback):
+        def on_step(self, trainer, losses):
+            raise ValueError("the first")
+
+        def on_error(self, trainer, error):
+            raise OSError("the second")
+
+    run = _run()
+    run.trainer.callbacks.append(Broken())
+    with pytest.raises(ValueError, match="the first") as caught:
+        run.trainer.run(8)
+    assert "the second" in caught.value.__notes__[0]
+
+
 def test_snapshots_load_and_old_resume_files_go(tmp_path):
     run = _run()
     run.trainer.callbacks.append(Statistics(tmp_path, 4))
