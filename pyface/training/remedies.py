@@ -16,7 +16,7 @@ from pyface.errors import ValueRangeError
 from pyface.training.configuration import settings
 from pyface.training.plan import MemoryPlan, micro_batches, plan
 
-__all__ = ["Remedy", "available_memory", "parse_bytes", "remedies", "suggest", "text_of_bytes"]
+__all__ = ["Remedy", "available_memory", "parse_bytes", "remedies", "text_of_bytes"]
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -239,36 +239,3 @@ def _together(recipe: Any, limit: int, before: MemoryPlan, of: _Plan) -> list[Re
                 Remedy(" ".join(words), "all of these", least)
             ]
     return []
-
-
-def suggest(
-    recipe: Any,
-    micro_batch: int | None = None,
-    device: str = "cpu",
-    *,
-    processes: int = 1,
-    limit: int | None = None,
-) -> str:
-    """What to lower when a training by `recipe` ran out of memory, with the peaks that are predicted.
-
-    limit: bytes that there are; None asks the device. Where the prediction says that the training fits
-    (others took memory meanwhile, or the allocator left more unused than usual), the limit is taken just
-    below it.
-    """
-    before = plan(recipe, micro_batch, device, processes=processes)
-    if limit is None:
-        try:
-            limit = available_memory(device)
-        except ValueRangeError:
-            limit = before.peak - 1
-    limit = min(limit, before.peak - 1)
-    found = list(remedies(recipe, limit, micro_batch, device, processes=processes, planned=before))
-    fitting = [remedy for remedy in found if remedy.plan.peak <= limit]
-    said = "; or ".join(f"{r.options}: {text_of_bytes(r.plan.peak)}" for r in (fitting or found)[:3])
-    asked = (
-        f"Training by this recipe, {before.micro_batch} samples at a time, is predicted to take "
-        f"{text_of_bytes(before.peak)} (phase {before.phase})."
-    )
-    if not said:
-        return f"{asked} No smaller setting is known; train on a device with more memory."
-    return f"{asked} Predicted with {said}. `pyface plan` tells more."

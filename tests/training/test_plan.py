@@ -15,7 +15,7 @@ from pyface.training.measuring import measure_peak
 from pyface.training.plan import MemoryPlan, micro_batches, plan, recipe_of
 from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, build
 from pyface.training.rehearsal import BETWEEN, blank_set, rehearse, track_step
-from pyface.training.remedies import available_memory, parse_bytes, remedies, suggest, text_of_bytes
+from pyface.training.remedies import available_memory, parse_bytes, remedies, text_of_bytes
 from pyface.training.tracking import OTHER, StorageTracker
 
 SMALL = StyleGAN2Recipe(
@@ -230,16 +230,6 @@ def test_changes_are_summed_up_when_none_is_enough(formula):
     assert last.options == "--precision bfloat16 --pl-batch-shrink 4 --cbase 8192 --batch-gpu 4"
     assert (last.cost, last.plan.peak) == ("all of these", 300 + 4 * 256 * 3 // 2)
     assert remedies(recipe, 1)[-1].cost != "all of these"
-
-
-def test_a_suggestion_names_options_and_sizes(formula):
-    recipe = StyleGAN2Recipe(resolution=(64, 64), batch=32)
-    text = suggest(recipe, limit=20_000)
-    assert "32 samples at a time, is predicted to take 0 MB (phase path length)" in text
-    assert "Predicted with --batch-gpu 8: 0 MB" in text
-    assert suggest(recipe, limit=10**12) == suggest(recipe, limit=formula(recipe).peak - 1)
-    least = replace(recipe, precision="bfloat16", batch=1, channel_base=1024, channel_max=32)
-    assert "more memory" in suggest(replace(least, resolution=(16, 16)), limit=10)
 
 
 @pytest.mark.parametrize(
