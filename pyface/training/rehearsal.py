@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pyface.errors import ValueRangeError
 from pyface.ops.rehearsal import rehearsal
 from pyface.training.augment_control import AdaptiveAugment
+from pyface.training.augment_filters import band_filters, wavelet_low_pass
 from pyface.training.draws import Rows
 from pyface.training.feed import TrainingSet, to_float
 from pyface.training.loop import Trainer
@@ -106,6 +107,7 @@ def rehearse(
     make: builds the trainer, on the CPU (sizes are those of every device). native: as the kernels' path does
     it, not the torch reference. workspace: see `StorageTracker`.
     """
+    _fill_caches()
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
@@ -120,6 +122,12 @@ def rehearse(
             trainer.shares[index] = _CountedRows(rows.index, rows.total, start)
             start += len(rows)
         return track_step(trainer, tracker)
+
+
+def _fill_caches() -> None:
+    """Make what is kept from call to call, so that no fake tensor is kept for real calls."""
+    wavelet_low_pass(torch.device("cpu"))
+    band_filters()
 
 
 def track_step(trainer: Trainer, tracker: StorageTracker) -> dict[str, Peak]:

@@ -3,7 +3,6 @@ worst."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["OTHER", "Peak", "StorageTracker"]
@@ -46,19 +46,32 @@ class StorageTracker(TorchDispatchMode):
     """Inside it, every new tensor storage is counted until it is freed.
 
     workspace(op, arguments, result) gives the bytes that an op needs beside its tensors while it runs.
-    `peaks` has the worst moment of every `section`. Works on real and on fake tensors; enter it inside
-    FakeTensorMode. Numbers read from fake tensors are 0, and no two of them are equal.
+    `peaks` has the worst moment of every `section`.
     """
 
     def __init__(self, workspace: Workspace | None = None) -> None:
         super().__init__()
-        self.parts: dict[str, int] = {OTHER: 0}
-        self.total = 0
         self.peaks: dict[str, Peak] = {}
         self._workspace = workspace
         self._section = ""
         self._worst = -1
-        self._live: dict[int, tuple[Any, str, int]] = {}  # address -> (weak reference, kind, bytes)
+        # address -> (weak reference, kind, bytes). Python's weak references break on storages that autograd
+        # alone holds, so the dead are swept out instead; until then the sum over all is an upper bound.
+        self._live: dict[int, tuple[StorageWeakRef, str, int]] = {}
+        self._sums = {OTHER: 0}
+        self._bound = 0
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of the live storages by kind."""
+        for key in [key for key, (reference, _, _) in self._live.items() if reference.expired()]:
+            self._forget(key)
+        return dict(self._sums)
+
+    @property
+    def total(self) -> int:
+        """Bytes of the live storages."""
+        return sum(self.parts.values())
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
@@ -87,20 +100,23 @@ class StorageTracker(TorchDispatchMode):
             self._forget(key)  # resized
         if size == 0:
             return
-        self._live[key] = (weakref.ref(storage, lambda _: self._forget(key)), kind, size)
-        self.parts[kind] = self.parts.get(kind, 0) + size
-        self.total += size
+        self._live[key] = (StorageWeakRef(storage), kind, size)
+        self._sums[kind] = self._sums.get(kind, 0) + size
+        self._bound += size
 
     def _forget(self, key: int) -> None:
         found = self._live.pop(key, None)
         if found is not None:
-            self.parts[found[1]] -= found[2]
-            self.total -= found[2]
+            self._sums[found[1]] -= found[2]
+            self._bound -= found[2]
 
     def _compare(self, workspace: int, op: str) -> None:
-        if self.total + workspace > self._worst:
-            self._worst = self.total + workspace
-            self.peaks[self._section] = Peak(dict(self.parts), workspace, op)
+        if self._bound + workspace <= self._worst:
+            return
+        peak = Peak(self.parts, workspace, op)
+        if peak.total > self._worst:
+            self._worst = peak.total
+            self.peaks[self._section] = peak
 
     def execute(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What an op gives; subclasses may do otherwise."""
