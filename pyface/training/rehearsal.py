@@ -8,6 +8,9 @@ layer or a new recipe needs no formula here.
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
+import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyface.errors import ValueRangeError
+from pyface.errors import PyfaceError, TrainingError, ValueRangeError
 from pyface.ops.rehearsal import rehearsal
 from pyface.training.augment_control import AdaptiveAugment
 from pyface.training.augment_filters import band_filters, wavelet_low_pass
@@ -106,7 +109,54 @@ def rehearse(
 
     make: builds the trainer, on the CPU (sizes are those of every device). native: as the kernels' path does
     it, not the torch reference. workspace: see `StorageTracker`.
+
+    Where the system can, it happens in a forked process: Python's garbage collector crashes on what torch's
+    fake tensors leave behind (seen with torch 2.13), and there it never runs.
     """
+    return _apart(lambda: _rehearsed(make, native, workspace))
+
+
+def _apart(work: Callable[[], dict[str, Peak]]) -> dict[str, Peak]:
+    """What `work` gives or raises, done in a process of its own that ends without tidying up."""
+    if not hasattr(os, "fork"):
+        return work()
+    read, write = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads; none of them is used
+        child = os.fork()
+    if child == 0:
+        try:
+            gc.disable()
+            with os.fdopen(write, "wb") as pipe:
+                pipe.write(_answer(work))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if not answer:
+        raise TrainingError(
+            f"the rehearsal of the training step ended without an answer (status {status}). "
+            "Give the process more memory, or report the settings."
+        )
+    error, peaks = pickle.loads(answer)
+    if error is not None:
+        raise error
+    found: dict[str, Peak] = peaks
+    return found
+
+
+def _answer(work: Callable[[], dict[str, Peak]]) -> bytes:
+    try:
+        return pickle.dumps((None, work()))
+    except PyfaceError as error:
+        return pickle.dumps((error, {}))
+    except Exception as error:
+        return pickle.dumps((TrainingError(f"the rehearsal failed: {type(error).__name__}: {error}"), {}))
+
+
+def _rehearsed(make: Callable[[], Trainer], native: bool, workspace: Workspace | None) -> dict[str, Peak]:
     _fill_caches()
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
