@@ -212,7 +212,7 @@ def test_a_file_limit_is_met_with_one_line(tmp_path):
 
 def test_an_interrupt_is_one_line(tmp_path):
     out = tmp_path / "faces"
-    numbers = ["--identities", "200", "--samples", "8", "--size", "32", "--spectra", "vis", "--quiet"]
+    numbers = ["--identities", "2000", "--samples", "8", "--size", "32", "--spectra", "vis", "--quiet"]
     command = [sys.executable, "-m", "pyface", "data", "procedural", str(out), *numbers]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 120
