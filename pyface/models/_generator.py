@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyface.errors import ShapeError
 
-__all__ = ["Generator", "Images", "mix_styles"]
+__all__ = ["Generator", "Images", "joined_spectra", "mix_styles"]
 
 Images = Tensor | dict[str, Tensor]
 
@@ -70,3 +70,19 @@ def mix_styles(ws: Tensor, other: Tensor, cutoff: int | Tensor) -> Tensor:
     index = torch.arange(ws.shape[1], device=ws.device)[None, :]
     limit = cutoff.to(ws.device).reshape(-1, 1) if isinstance(cutoff, Tensor) else cutoff
     return torch.where((index < limit).unsqueeze(-1), ws, other)
+
+
+def joined_spectra(image: Images, spectra: Mapping[str, int], resolution: tuple[int, int]) -> Tensor:
+    """Images as one tensor [N, C, H, W], the spectra in their order as channels; what critics look at.
+
+    Raises:
+        ShapeError: other spectra than these, or another size.
+    """
+    if isinstance(image, Mapping):
+        if set(image) != set(spectra):
+            raise ShapeError(f"image must have the spectra {', '.join(spectra)}; got {', '.join(image)}")
+        image = torch.cat([image[name] for name in spectra], dim=1)
+    wanted = (sum(spectra.values()), *resolution)
+    if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
+        raise ShapeError(f"image must be [N, {wanted[0]}, {wanted[1]}, {wanted[2]}]; got {list(image.shape)}")
+    return image

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from pyface.errors import ShapeError
 from pyface.models._config import Config, positive, size_pair
-from pyface.models._generator import Images
+from pyface.models._generator import Images, joined_spectra
 from pyface.nn import EqualizedConv2d
 
 __all__ = ["PatchCritic", "PatchCriticConfig"]
@@ -86,17 +85,7 @@ class PatchCritic(nn.Module):
 
         Raises ShapeError for another size or other spectra.
         """
-        if isinstance(image, Mapping):
-            if set(image) != set(self.spectra):
-                raise ShapeError(
-                    f"image must have the spectra {', '.join(self.spectra)}; got {', '.join(image)}"
-                )
-            image = torch.cat([image[name] for name in self.spectra], dim=1)
-        wanted = (sum(self.spectra.values()), *self.resolution)
-        if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
-            raise ShapeError(
-                f"image must be [N, {wanted[0]}, {wanted[1]}, {wanted[2]}]; got {list(image.shape)}"
-            )
+        image = joined_spectra(image, self.spectra, self.resolution)
         x = self.from_image(image.to(self.out.weight.dtype))
         for conv in self.convs:
             x = conv(x)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyface.errors import ShapeError, ValueRangeError
 from pyface.models._config import one_of
-from pyface.models._generator import Images
+from pyface.models._generator import Images, joined_spectra
 from pyface.models.stylegan2_config import PRECISIONS, DiscriminatorConfig, GeneratorConfig
 from pyface.nn import CriticBlock, CriticHead, MappingNetwork, SynthesisBlock
 
@@ -336,7 +336,7 @@ class StyleGAN2Discriminator(nn.Module):
             raise ShapeError(f"this network has no condition (c_dim 0); got c {list(c.shape)}. Leave c out")
         head = getattr(self, _block_name(self.config.initial_size))
         base = head.fc.weight.dtype
-        image = self._image(image).to(base)
+        image = joined_spectra(image, self.spectra, self.resolution).to(base)
         rest: Tensor | None = image
         x: Tensor | None = None
         for block in self.blocks():
@@ -345,20 +345,6 @@ class StyleGAN2Discriminator(nn.Module):
         cmap = self.mapping(None, c) if self.c_dim > 0 else None
         logits: Tensor = head(x, rest, cmap)
         return logits
-
-    def _image(self, image: Images) -> Tensor:
-        if isinstance(image, Mapping):
-            if set(image) != set(self.spectra):
-                raise ShapeError(
-                    f"image must have the spectra {', '.join(self.spectra)}; got {', '.join(image)}"
-                )
-            image = torch.cat([image[name] for name in self.spectra], dim=1)
-        wanted = (sum(self.spectra.values()), *self.resolution)
-        if image.ndim != 4 or tuple(image.shape[1:]) != wanted:
-            raise ShapeError(
-                f"image must be [N, {wanted[0]}, {wanted[1]}, {wanted[2]}]; got {list(image.shape)}"
-            )
-        return image
 
 
 def nvidia_name_map(config: GeneratorConfig | DiscriminatorConfig) -> dict[str, str]:

@@ -22,8 +22,7 @@ def faults():
 torch.set_num_threads(1)
 given_back = faults()
 assert keep_freed_memory()
-faults()
-print(given_back, faults())
+print(given_back, min(faults() for _ in range(12)))  # small objects may split a hole, which grows until it fits
 """
 
 
