@@ -37,7 +37,7 @@ def test_ending_takes_the_path(tmp_path):
 
 def test_unknown_name_lists_what_there_is():
     register("detector", "nowhere", Nowhere)
-    with pytest.raises(ValueRangeError, match="no detector 'nothing'.*nowhere"):
+    with pytest.raises(ValueRangeError, match=r"no detector 'nothing'.*nowhere"):
         load_detector("nothing")
 
 
