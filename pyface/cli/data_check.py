@@ -125,8 +125,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
         shown = ", ".join(report.ignored[:_NAMES_SHOWN])
         yield f"  not read        {shown}{' ...' if len(report.ignored) > _NAMES_SHOWN else ''}"
     for fault in report.faults:
-        line = f" (line {fault.line})" if fault.line else ""
-        yield f"{fault.file or report.source}{line}: {fault.reason}  [{fault.code}]"
+        yield f"{'' if fault.file else report.source + ': '}{fault}  [{fault.code}]"
 
 
 def _label_lines(report: CheckReport) -> Iterator[str]:

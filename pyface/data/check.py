@@ -15,22 +15,13 @@ from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, ZipFiles, open_files
 from pyface.data.inspection import PICTURE_SUFFIXES, Picture, inspect, judge, looks_like_picture
 from pyface.data.labels import LABEL_FILES, LabelFile, LabelSchema, read_labels
 from pyface.data.ordered import in_order
+from pyface.data.problems import Problem
 from pyface.data.tree import CARD, FOLDERS, LABELS, bare_name, parse_records
 from pyface.errors import DataError
 
-__all__ = ["CheckReport", "Fault", "check", "initial_size"]
+__all__ = ["CheckReport", "check", "initial_size"]
 
 _KINDS = {folder: kind for kind, folder in FOLDERS.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong. `file` is "" when it is wrong with the whole; `line` of a file of labels."""
-
-    file: str
-    code: str
-    reason: str
-    line: int | None = None
 
 
 @dataclasses.dataclass
@@ -51,7 +42,7 @@ class CheckReport:
 
     source: str
     pictures: dict[str, Picture] = dataclasses.field(default_factory=dict)
-    faults: list[Fault] = dataclasses.field(default_factory=list)
+    faults: list[Problem] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
     expected: tuple[int, int] | None = None
     grey: bool = False
@@ -151,9 +142,9 @@ def check(
     try:
         names = files.names()
     except DataError as error:
-        report.faults.append(Fault("", "unreadable", str(error)))
+        report.faults.append(Problem("", None, "unreadable", str(error)))
         return report
-    faults: list[Fault] = []
+    faults: list[Problem] = []
     found = _inspected(files, _picture_kinds(files, names, report), workers, progress)
     report.pictures = {picture.name: picture for picture in found}
     trees = {p.kind for p in found if p.name.startswith((FOLDERS["vis"] + "/", FOLDERS["nir"] + "/"))}
@@ -166,14 +157,16 @@ def check(
         and (not trees or p.name.startswith(FOLDERS[first] + "/"))
     ]
     if not report.primary:
-        faults.append(Fault("", "empty", f"has no picture ({', '.join(IMAGE_SUFFIXES)})"))
+        faults.append(Problem("", None, "empty", f"has no picture ({', '.join(IMAGE_SUFFIXES)})"))
     sound = [p for p in found if p.error is None]
     report.expected = _expected_size([p for p in sound if p.kind in ("vis", "nir")], resolution)
     report.grey = _mostly_grey([p for p in sound if p.kind == "vis"])
     for picture in found:
         grey = report.grey if picture.kind == "vis" else True
-        faults += [Fault(picture.name, code, reason) for code, reason in judge(picture, grey)]
-        faults += [Fault(picture.name, *wrong) for wrong in _size_faults(picture, report, resolution, square)]
+        faults += [Problem(picture.name, None, code, reason) for code, reason in judge(picture, grey)]
+        faults += [
+            Problem(picture.name, None, *wrong) for wrong in _size_faults(picture, report, resolution, square)
+        ]
     faults += _strays(found, trees)
     faults += _alike(found)
     faults += _odd_names(files, names)
@@ -249,38 +242,38 @@ def _size_faults(
         yield "size", f"{had}, {wanted} {width} x {height}"
 
 
-def _strays(found: Sequence[Picture], trees: set[str]) -> Iterator[Fault]:
+def _strays(found: Sequence[Picture], trees: set[str]) -> Iterator[Problem]:
     for picture in found:
         if trees and not picture.name.startswith(tuple(f"{folder}/" for folder in _KINDS)):
-            yield Fault(picture.name, "stray", "lies outside of VIS and NIR and is not read")
+            yield Problem(picture.name, None, "stray", "lies outside of VIS and NIR and is not read")
 
 
-def _alike(found: Sequence[Picture]) -> Iterator[Fault]:
+def _alike(found: Sequence[Picture]) -> Iterator[Problem]:
     """Pictures with the same bytes as an earlier one of their kind."""
     seen: dict[tuple[str, bytes], str] = {}
     for picture in found:
         if picture.kind in ("vis", "nir") and picture.length:
             first = seen.setdefault((picture.kind, picture.digest), picture.name)
             if first != picture.name:
-                yield Fault(picture.name, "duplicate", f"has the same bytes as {first}")
+                yield Problem(picture.name, None, "duplicate", f"has the same bytes as {first}")
 
 
-def _odd_names(files: DatasetFiles, names: Sequence[str]) -> Iterator[Fault]:
+def _odd_names(files: DatasetFiles, names: Sequence[str]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
     for name in names:
         if not name.isprintable() or "\\" in name:
-            yield Fault(name, "name", "has letters in its name that other systems cannot keep")
+            yield Problem(name, None, "name", "has letters in its name that other systems cannot keep")
         first = seen.setdefault(name.casefold(), name)
         if first != name:
             reason = f"differs from {first} in upper and lower case only; some systems cannot keep both"
-            yield Fault(name, "case", reason)
+            yield Problem(name, None, "case", reason)
     if isinstance(files, ZipFiles):
         for name, count in collections.Counter(files.entries()).items():
             if count > 1:
-                yield Fault(name, "twice", f"stands {count} times in the zip; the last one is read")
+                yield Problem(name, None, "twice", f"stands {count} times in the zip; the last one is read")
 
 
-def _partners(found: Sequence[Picture], trees: set[str]) -> Iterator[Fault]:
+def _partners(found: Sequence[Picture], trees: set[str]) -> Iterator[Problem]:
     """Pictures that one spectrum has and the other lacks."""
     if trees != {"vis", "nir"}:
         return
@@ -289,62 +282,66 @@ def _partners(found: Sequence[Picture], trees: set[str]) -> Iterator[Fault]:
         for kind in {"vis", "nir"} - {picture.kind} if picture.kind in trees else ():
             partner = f"{FOLDERS[kind]}/{bare_name(picture.name)}"
             if picture.name.startswith(FOLDERS[picture.kind] + "/") and partner not in names:
-                yield Fault(picture.name, "no-partner", f"{partner} is not there")
+                yield Problem(picture.name, None, "no-partner", f"{partner} is not there")
 
 
-def _label_faults(files: DatasetFiles, names: set[str], report: CheckReport) -> Iterator[Fault]:
+def _label_faults(files: DatasetFiles, names: set[str], report: CheckReport) -> Iterator[Problem]:
     found = []
     for name in LABEL_FILES:
         if name in names:
             try:
                 found.append(read_labels(name, files.read(name), report.primary))
             except DataError as error:
-                yield Fault(name, "labels", str(error))
+                yield Problem(name, None, "labels", str(error))
     found = [labels for labels in found if labels.rows or labels.faults]
     for labels in found[1:]:
-        yield Fault(labels.source, "labels", f"{found[0].source} holds labels too; keep one of them")
+        yield Problem(labels.source, None, "labels", f"{found[0].source} holds labels too; keep one of them")
     if not found:
         return
     labels = report.labels = found[0]
     for fault in labels.faults:
-        yield Fault(fault.file or labels.source, fault.code, fault.reason, fault.line)
+        yield dataclasses.replace(fault, file=fault.file or labels.source)
     present = {*report.pictures, *map(bare_name, report.pictures)}
     accused = {bare_name(fault.file) for fault in labels.faults if fault.file}
     for file in labels.rows:
         if file not in present:
-            yield Fault(file, "label-without-file", f"has a label in {labels.source} but is not there")
+            yield Problem(
+                file, None, "label-without-file", f"has a label in {labels.source} but is not there"
+            )
     if not labels.rows:
         return
     label_of = labels.finder()
     for name in report.primary:
         if label_of(name) is None and bare_name(name) not in accused:
-            yield Fault(name, "label-missing", f"has no label in {labels.source}")
+            yield Problem(name, None, "label-missing", f"has no label in {labels.source}")
 
 
-def _record_faults(files: DatasetFiles, names: set[str], report: CheckReport) -> Iterator[Fault]:
+def _record_faults(files: DatasetFiles, names: set[str], report: CheckReport) -> Iterator[Problem]:
     """What is wrong with labels.jsonl."""
     if LABELS not in names:
         return
     try:
         text = files.read(LABELS).decode("utf-8")
     except (DataError, UnicodeDecodeError) as error:
-        yield Fault(LABELS, "labels", f"cannot be read as UTF-8 text: {error}")
+        yield Problem(LABELS, None, "labels", f"cannot be read as UTF-8 text: {error}")
         return
     for number, record in parse_records(text):
         if isinstance(record, str):
-            yield Fault(LABELS, "labels", f"line {number} {record}", number)
+            yield Problem(LABELS, number, "labels", record)
             continue
         if record["file"] in report.records:
-            yield Fault(record["file"], "label-twice", f"has two records in {LABELS}", number)
+            yield Problem(record["file"], number, "label-twice", f"has two records in {LABELS}", LABELS)
             continue
         report.records[record["file"]] = record
         for file in dict.fromkeys((record["file"], *record.get("files", {}).values())):
             if file not in names:
-                yield Fault(file, "label-without-file", f"has a record in {LABELS} but is not there", number)
+                yield Problem(
+                    file, number, "label-without-file", f"has a record in {LABELS} but is not there", LABELS
+                )
     known = {bare_name(file) for file in report.records}
     for name in report.primary:
         if bare_name(name) not in known:
-            yield Fault(name, "label-missing", f"has no record in {LABELS}")
+            yield Problem(name, None, "label-missing", f"has no record in {LABELS}")
 
 
 def initial_size(height: int, width: int) -> tuple[int, int] | None:

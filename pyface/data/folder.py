@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyface.data.files import DatasetFiles, FolderFiles, open_files, paired_files
-from pyface.data.labels import LABEL_FILES, LabelFault, LabelSchema, read_labels
+from pyface.data.labels import LABEL_FILES, LabelSchema, read_labels
 from pyface.data.sample import Annotations, FaceDataset, Pixels, Sample
 from pyface.data.tree import (
     FOLDERS,
@@ -199,7 +199,7 @@ class ImageFolder(FaceDataset):
                 f"{self.path} has labels in {' and in '.join(x.source for x in files)}; keep one of them"
             )
         for labels in files:
-            _refuse([_told(fault, labels.source) for fault in labels.faults], len(self), self.path, "labels")
+            _refuse([str(fault) for fault in labels.faults], len(self), self.path, "labels")
             rows = self._of_every_picture(labels.finder(), labels.source)
             self._schema = labels.schema
             self.label_names = labels.schema.names
@@ -242,11 +242,6 @@ def _reason(error: DataError) -> str:
         if "cannot be read: " not in str(error)
         else str(error).split(": ", 1)[1]
     )
-
-
-def _told(fault: LabelFault, source: str) -> str:
-    line = f" line {fault.line}" if fault.line else ""
-    return f"{fault.file} ({source}{line}): {fault.reason}" if fault.file else fault.reason
 
 
 def _refuse(problems: list[str], total: int, path: Path, what: str = "pictures") -> None:

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyface.data.problems import Problem
 from pyface.data.tree import bare_name
 from pyface.errors import ValueRangeError
 
 __all__ = [
     "KINDS",
     "LABEL_FILES",
-    "LabelFault",
     "LabelFile",
     "LabelSchema",
     "dataset_json",
@@ -67,16 +67,6 @@ class LabelSchema:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class LabelFault:
-    """One thing wrong with a file of labels: `file` is the picture it is about, "" when it is the whole."""
-
-    file: str
-    code: str
-    reason: str
-    line: int | None = None
-
-
 @dataclasses.dataclass
 class LabelFile:
     """The labels of one file: `rows` has a class or a vector for each picture whose label is sound."""
@@ -84,7 +74,7 @@ class LabelFile:
     source: str
     schema: LabelSchema
     rows: dict[str, Value]
-    faults: list[LabelFault]
+    faults: list[Problem]
 
     def finder(self) -> Callable[[str], Value | None]:
         """A function that gives the label of a picture, by its name with or without the spectrum's folder."""
@@ -165,14 +155,14 @@ class _Log:
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.faults: list[LabelFault] = []
+        self.faults: list[Problem] = []
 
     def whole(self, reason: str, line: int | None = None) -> None:
-        self.faults.append(LabelFault("", "labels", f"{self.source} {reason}"[:400], line))
+        self.faults.append(Problem("", line, "labels", f"{self.source} {reason}"[:400]))
 
     def entry(self, entry: _Entry, code: str, reason: str) -> None:
         line = entry.line() if callable(entry.line) else entry.line
-        self.faults.append(LabelFault(entry.file, code, reason, line))
+        self.faults.append(Problem(entry.file, line, code, reason, self.source))
 
 
 _Found = tuple[list[_Entry], Any, str | None]  # entries, names and kind where the file says them
