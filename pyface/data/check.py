@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, ZipFiles, open_files
+from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, ZipFiles, open_files, paired_files
 from pyface.data.inspection import PICTURE_SUFFIXES, Picture, inspect, judge, looks_like_picture
 from pyface.data.labels import LABEL_FILES, LabelFile, LabelSchema, read_labels
 from pyface.data.ordered import in_order
@@ -274,15 +274,11 @@ def _odd_names(files: DatasetFiles, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def _partners(found: Sequence[Picture], trees: set[str]) -> Iterator[Problem]:
-    """Pictures that one spectrum has and the other lacks."""
+    """Pictures that one spectrum has and the other lacks, and two of a spectrum that share a partner."""
     if trees != {"vis", "nir"}:
         return
-    names = {p.name for p in found}
-    for picture in found:
-        for kind in {"vis", "nir"} - {picture.kind} if picture.kind in trees else ():
-            partner = f"{FOLDERS[kind]}/{bare_name(picture.name)}"
-            if picture.name.startswith(FOLDERS[picture.kind] + "/") and partner not in names:
-                yield Problem(picture.name, None, "no-partner", f"{partner} is not there")
+    pictures = [p.name for p in found if p.name.startswith((FOLDERS["vis"] + "/", FOLDERS["nir"] + "/"))]
+    yield from paired_files(pictures, ("vis", "nir"), "", suffixes=PICTURE_SUFFIXES)[2]
 
 
 def _label_faults(files: DatasetFiles, names: set[str], report: CheckReport) -> Iterator[Problem]:

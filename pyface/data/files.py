@@ -7,10 +7,11 @@ import os
 import stat
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pyface.data.problems import Problem
 from pyface.data.tree import FOLDERS, bare_name
 from pyface.errors import DataError
 
@@ -21,6 +22,7 @@ __all__ = [
     "ZipFiles",
     "open_files",
     "paired_files",
+    "stem_of",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # what is read; others are left alone
@@ -167,13 +169,67 @@ def open_files(path: str | os.PathLike[str]) -> DatasetFiles:
 
 
 def paired_files(
-    names: Sequence[str], spectra: Sequence[str] | None, path: Path
-) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[str]]:
+    names: Sequence[str],
+    spectra: Sequence[str] | None,
+    path: str | os.PathLike[str],
+    key: Callable[[str, str], Hashable] = lambda spectrum, stem: stem,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
+) -> tuple[list[tuple[str, ...]], tuple[str, ...], list[Problem]]:
     """Files of each sample, one per spectrum; the spectra; and what is not there though it should be.
 
-    Raises DataError when there is no picture, or not in these spectra.
+    Args:
+        names: of all files, in order.
+        spectra: the wanted ones; by default those that are there.
+        path: for messages.
+        key: from a spectrum and a name in its folder without suffix, what the pictures of a sample share.
+        suffixes: of pictures.
+
+    Returns:
+        A row for each picture of the first spectrum in the order of `names`, with "" for a partner that is
+        not there; the spectra; the problems: "no-partner" and "same-sample".
+
+    Raises:
+        DataError: there is no picture, or none in these spectra.
     """
-    pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    pictures = [name for name in names if name.lower().endswith(suffixes)]
+    trees, chosen = _trees(pictures, spectra, path)
+    problems: list[Problem] = []
+    found: dict[str, dict[Hashable, str]] = {}
+    for spectrum in chosen:
+        found[spectrum] = {}
+        if len(chosen) == 1:
+            continue
+        for name in trees[spectrum]:
+            first = found[spectrum].setdefault(key(spectrum, stem_of(name)), name)
+            if first != name:
+                problems.append(Problem(name, None, "same-sample", f"is the same sample as {first}"))
+    extra = {problem.file for problem in problems}
+    rows = []
+    for name in trees[chosen[0]]:
+        shared = key(chosen[0], stem_of(name)) if len(chosen) > 1 else None
+        alone = name in extra
+        row = (name, *("" if alone else found[s].pop(shared, "") for s in chosen[1:]))
+        rows.append(row)
+        if not alone:
+            problems += [_lonely(name, s) for s, other in zip(chosen[1:], row[1:], strict=True) if not other]
+    problems += [_lonely(name, chosen[0]) for s in chosen[1:] for name in found[s].values()]
+    return rows, chosen, problems
+
+
+def stem_of(name: str) -> str:
+    """The name within its spectrum's folder without its suffix: what the pictures of a sample share."""
+    return bare_name(name).rpartition(".")[0]
+
+
+def _lonely(name: str, spectrum: str) -> Problem:
+    wanted = f"{FOLDERS[spectrum]}/{bare_name(name)}"
+    return Problem(name, None, "no-partner", f"{wanted} is not there")
+
+
+def _trees(
+    pictures: Sequence[str], spectra: Sequence[str] | None, path: str | os.PathLike[str]
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Pictures of each spectrum, and the chosen spectra."""
     trees = {s: [n for n in pictures if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")}
     there = tuple(s for s in trees if trees[s])
     if not there:
@@ -186,13 +242,4 @@ def paired_files(
         raise DataError(
             f"{path} has no picture ({', '.join(IMAGE_SUFFIXES)}); give the folder that holds them"
         )
-    others = [set(trees[s]) for s in chosen[1:]]
-    rows = []
-    problems = []
-    for first in trees[chosen[0]]:
-        row = (first, *(f"{FOLDERS[s]}/{bare_name(first)}" for s in chosen[1:]))
-        rows.append(row)
-        problems += [
-            f"{first}: {name} is not there" for name, t in zip(row[1:], others, strict=True) if name not in t
-        ]
-    return rows, chosen, problems
+    return trees, chosen

@@ -1,7 +1,7 @@
 """What is wrong with a dataset: `Problem`, one thing, and `Problems`, all that a loader has found.
 
-Loaders have `on_problem`: "stop" ends with one `DataError` that lists what was found, "skip" leaves out what is
-bad and goes on; the list is then in the loader's `problems`.
+Loaders have `on_problem`: "stop" ends with one `DataError` that lists what was found, "skip" leaves out what
+is bad and goes on; the list is then in the loader's `problems`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyface.data.check import CheckReport, check, initial_size
-from pyface.data.files import DatasetFiles, open_files
+from pyface.data.files import DatasetFiles, open_files, stem_of
 from pyface.data.inspection import Picture
 from pyface.data.labels import Value, dataset_json
 from pyface.data.ordered import in_order
@@ -148,16 +148,22 @@ def _samples(before: CheckReport, done: RepairReport) -> list[_Sample]:
     spectra = [k for k in ("vis", "nir") if any(n.startswith(FOLDERS[k] + "/") for n in before.pictures)]
     groups: dict[str, dict[str, Picture]] = collections.defaultdict(dict)
     for picture in before.pictures.values():
-        stray = next((f.reason for f in wrong[picture.name] if f.code == "stray"), None)
+        stray = next((f.reason for f in wrong[picture.name] if f.code in ("stray", "same-sample")), None)
         if stray:
             done.files.append(Repaired(picture.name, None, (f"left out: {stray}",)))
         else:
-            groups[bare_name(picture.name)][picture.kind] = picture
+            members = groups[(stem_of if spectra else bare_name)(picture.name)]
+            first = members.setdefault(picture.kind, picture)
+            if first is not picture:
+                done.files.append(
+                    Repaired(picture.name, None, (f"left out: is the same sample as {first.name}",))
+                )
     label_of = before.labels.finder() if before.labels is not None and before.labels.rows else None
     records = {bare_name(file): record for file, record in before.records.items()}
     samples = []
-    for bare, members in groups.items():
+    for members in groups.values():
         chosen = {k: members[k] for k in (*(spectra or ["vis"]), "segmentation", "depth") if k in members}
+        bare = bare_name(next(iter(chosen.values())).name)
         sample = _Sample(bare, chosen)
         main = [p for k, p in chosen.items() if k in ("vis", "nir")]
         faults = [f for p in main for f in wrong[p.name]]
@@ -195,7 +201,8 @@ class _Drawing:
             return _Content(sample, {})
         made = {kind: self._one(picture, False) for kind, picture in sample.pictures.items()}
         changed = [kind for kind, picture in made.items() if picture.content is not None]
-        if changed and PurePosixPath(sample.bare).suffix != ".png":  # one name for all: all become PNG
+        suffixes = {PurePosixPath(picture.name).suffix for picture in sample.pictures.values()}
+        if len(suffixes) > 1 or (changed and suffixes != {".png"}):  # one name for all: all become PNG
             made |= {k: self._one(p, True) for k, p in sample.pictures.items() if k not in changed}
         return _Content(sample, made)
 

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pyface.errors import DataError
-
 if TYPE_CHECKING:
     from pyface.data.sample import Sample
 
@@ -36,7 +34,6 @@ __all__ = [
     "fill_sample",
     "nvidia_labels",
     "parse_records",
-    "read_records",
     "record_of",
 ]
 
@@ -149,20 +146,6 @@ def _are_points(points: Any) -> bool:
         isinstance(point, list) and len(point) == 2 and all(isinstance(v, int | float) for v in point)
         for point in points
     )
-
-
-def read_records(text: str, source: str) -> dict[str, dict[str, Any]]:
-    """Records of a labels.jsonl by their `file`.
-
-    Raises:
-        DataError: a line that is no JSON object, that names no file, or whose numbers are none.
-    """
-    records: dict[str, dict[str, Any]] = {}
-    for number, record in parse_records(text):
-        if isinstance(record, str):
-            raise DataError(f"{source} line {number} {record}")
-        records[record["file"]] = record
-    return records
 
 
 def nvidia_labels(labels: npt.NDArray[np.float32], files: Sequence[str], names: Sequence[str]) -> str:

@@ -325,7 +325,7 @@ def test_records_that_cannot_be_read(tmp_path):
     lines = [fault.line for fault in report.faults if fault.file == "labels.jsonl"]
     assert lines == [1, 2, 3, 4, 6]
     assert list(report.records) == ["4.png"]
-    with pytest.raises(DataError, match=r'labels\.jsonl line 1 0\.png: "files" must be an object of names'):
+    with pytest.raises(DataError, match=r'labels\.jsonl line 1: 0\.png: "files" must be an object of names'):
         ImageFolder(tmp_path / "in")
     repair(tmp_path / "in", tmp_path / "out", report=report)
     assert len(ImageFolder(tmp_path / "out")) == 1

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from pyface.data import ImageFolder, collate
-from pyface.errors import DataError
+from pyface.data.check import check
+from pyface.data.repair import repair
+from pyface.errors import DataError, ValueRangeError
 from pyface.io.images import write_image
 
 
@@ -149,7 +151,7 @@ def test_bad_nvidia_labels(folder, text, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("{", "line 1 is not JSON"), ('{"x": 1}', '"file"'), ("\n3", "line 2")]
+    ("text", "words"), [("{", "line 1: is not JSON"), ('{"x": 1}', '"file"'), ("\n3", "line 2")]
 )
 def test_bad_label_records(folder, text, words):
     (folder / "labels.jsonl").write_text(text)
@@ -185,3 +187,82 @@ def test_two_spectra(tmp_path):
     (tmp_path / "NIR" / "1.png").unlink()
     with pytest.raises(DataError, match=r"VIS/1\.png: NIR/1\.png is not there"):
         ImageFolder(tmp_path)
+
+
+def test_skip_leaves_out_what_is_bad_and_labels_stay_with_their_pictures(tmp_path):
+    """Labels and pictures keep one order, whatever is left out (seed system 3, bug 1)."""
+    for i in range(8):
+        write_image(tmp_path / f"{i}.png", picture(i))
+    np.save(tmp_path / "labels.npy", np.arange(8) * 1.5)
+    write_image(tmp_path / "2.png", picture(2, (5, 5)))
+    (tmp_path / "4.png").write_text("words")
+    damaged = (tmp_path / "6.png").read_bytes()
+    (tmp_path / "6.png").write_bytes(damaged[:-40])
+    for cache, left in ((False, [0, 1, 3, 5, 6, 7]), (True, [0, 1, 3, 5, 7])):
+        data = ImageFolder(tmp_path, cache=cache, on_problem="skip")
+        assert data.file_names("vis") == [f"{i}.png" for i in left]
+        assert data.annotations["label0"].tolist() == [1.5 * i for i in left]
+        assert data.problems.files() == {f"{i}.png" for i in range(8) if i not in left}
+        np.testing.assert_array_equal(data.images([3])[0], picture(5))
+    assert {p.code for p in data.problems} == {"size", "unreadable"}
+    with pytest.raises(ValueRangeError, match="on_problem"):
+        ImageFolder(tmp_path, on_problem="ignore")
+
+
+def test_skip_of_bad_labels_and_records(folder):
+    write_labels(folder, [["a.png", 1], ["b/1.png", -4], ["gone.png", 1]])
+    data = ImageFolder(folder, on_problem="skip")
+    assert data.file_names("vis") == ["a.png"]
+    assert {(p.file, p.code) for p in data.problems} == {
+        ("b/1.png", "label-range"),
+        ("b/1.png", "label-missing"),
+        ("b/2.png", "label-missing"),
+    }
+    (folder / "dataset.json").unlink()
+    (folder / "labels.jsonl").write_text(
+        '{"file": "b/2.png", "identity": 3}\n{\n{"file": "a.png", "identity": 4}'
+    )
+    data = ImageFolder(folder, on_problem="skip")
+    assert data.annotations["identity"].tolist() == [4, 3]
+    assert [(p.file, p.line) for p in data.problems] == [("labels.jsonl", 2), ("b/1.png", None)]
+    (folder / "labels.jsonl").write_text("{")
+    with pytest.raises(DataError, match="Nothing is left"):
+        ImageFolder(folder, on_problem="skip")
+
+
+def test_partners_of_other_suffixes_and_lonely_pictures(tmp_path):
+    names = [
+        "VIS/1.jpg",
+        "VIS/2.png",
+        "VIS/3.png",
+        "VIS/3.webp",
+        "SEGMENTATION/1.png",
+        "NIR/1.png",
+        "NIR/3.png",
+        "NIR/4.png",
+    ]
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_image(tmp_path / name, picture(i, (32, 32), 3 if "VIS" in name else 1))
+    with pytest.raises(DataError) as caught:
+        ImageFolder(tmp_path)
+    for told in (
+        "3 of 4 pictures",
+        "VIS/3.webp: is the same sample as VIS/3.png",
+        "VIS/2.png: NIR/2.png is not there",
+        "NIR/4.png: VIS/4.png is not there",
+    ):
+        assert told in str(caught.value)
+    data = ImageFolder(tmp_path, on_problem="skip")
+    assert data.file_names("nir") == ["NIR/1.png", "NIR/3.png"]
+    assert data[0].segmentation is not None
+    assert {p.file for p in check(tmp_path).faults if p.code in ("no-partner", "same-sample")} == {
+        "VIS/2.png",
+        "VIS/3.webp",
+        "NIR/4.png",
+    }
+    repair(tmp_path, tmp_path.with_name("repaired"))
+    assert check(tmp_path.with_name("repaired")).ok
+    again = ImageFolder(tmp_path.with_name("repaired"))
+    assert again.file_names("vis") == ["VIS/1.png", "VIS/3.png"]
+    np.testing.assert_array_equal(again[0].nir, picture(5, (32, 32), 1))
