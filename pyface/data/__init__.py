@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pyface.data.emotions import ACTION_UNITS, EMOTIONS
 from pyface.data.face_attributes import ATTRIBUTES, CONDITIONS
 from pyface.data.folder import ImageFolder
+from pyface.data.problems import Problem, Problems
 from pyface.data.sample import FaceDataset, Sample, Subset, collate
+from pyface.data.spectra import PairedSpectra
 
 __all__ = [
     "ACTION_UNITS",
@@ -17,6 +19,9 @@ __all__ = [
     "SEGMENTATION_CLASSES",
     "FaceDataset",
     "ImageFolder",
+    "PairedSpectra",
+    "Problem",
+    "Problems",
     "ProceduralFaces",
     "Sample",
     "Subset",

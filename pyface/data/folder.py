@@ -201,14 +201,14 @@ class ImageFolder(FaceDataset):
                 try:
                     shapes[name] = self._shape(name)
                 except DataError as error:
-                    self.problems.add(name, "unreadable", _reason(error))
+                    self.problems.add(name, None, "unreadable", _reason(error))
         height, width = 0, 0
         if shapes:
             sizes = collections.Counter(shape[:2] for shape in shapes.values())
             (height, width), _ = sizes.most_common(1)[0]
         for name, (h, w, _) in shapes.items():
             if (h, w) != (height, width):
-                self.problems.add(name, "size", f"is {w} x {h}, most are {width} x {height}")
+                self.problems.add(name, None, "size", f"is {w} x {h}, most are {width} x {height}")
         bad = self.problems.files() if len(self.problems) > before else set()
         self.problems.settle(f"{len(self.problems)} of {sum(len(files) for files in self._files)} pictures")
         self._keep([not bad.intersection(files) for files in self._files])
@@ -261,7 +261,7 @@ class ImageFolder(FaceDataset):
         by_file: dict[str, dict[str, Any]] = {}
         for line, record in parse_records(self._text(LABELS)):
             if isinstance(record, str):
-                self.problems.add(LABELS, "labels", record, line)
+                self.problems.add(LABELS, line, "labels", record)
             else:
                 by_file |= dict.fromkeys(_record_files(record), record)
         self.problems.settle(f"{len(self.problems)} labels")
@@ -274,7 +274,7 @@ class ImageFolder(FaceDataset):
         rows = [next((r for r in map(find, files) if r is not None), None) for files in self._files]
         missing = [files[0] for files, row in zip(self._files, rows, strict=True) if row is None]
         for name in missing:
-            self.problems.add(name, "label-missing", f"has no label in {source}")
+            self.problems.add(name, None, "label-missing", f"has no label in {source}")
         self.problems.settle(f"{len(missing)} of {len(self)} pictures")
         self._keep([row is not None for row in rows])
         return [row for row in rows if row is not None]

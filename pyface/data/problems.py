@@ -53,7 +53,7 @@ class Problems:
     """Collects what is wrong with one dataset, and says all of it at once.
 
     >>> problems = Problems("faces", on_problem="skip")
-    >>> problems.add("a.png", "empty", "has zero bytes")
+    >>> problems.add("a.png", None, "empty", "has zero bytes")
     >>> problems.settle()   # with "stop" this raises DataError
     >>> [problem.code for problem in problems]
     ['empty']
@@ -86,7 +86,7 @@ class Problems:
     def __iter__(self) -> Iterator[Problem]:
         return iter(self.found)
 
-    def add(self, file: str, code: str, reason: str, line: int | None = None, source: str = "") -> None:
+    def add(self, file: str, line: int | None, code: str, reason: str, source: str = "") -> None:
         """Note one problem; the arguments are those of `Problem`."""
         self.found.append(Problem(file, line, code, reason, source))
 
@@ -112,8 +112,11 @@ class Problems:
 
     def message(self, counted: str | None = None) -> str:
         """The first 20 problems and the number of the others, in one line."""
-        counted = counted or f"{len(self)} problem{'s' if len(self) != 1 else ''}"
+        if counted is None:
+            lead = f"{len(self)} problem{'s' if len(self) != 1 else ''} in {self.dataset}"
+        else:
+            lead = f"{counted} of {self.dataset} cannot be used"
         told = "; ".join(map(str, self.found[:_LISTED]))
         rest = f"; and {len(self) - _LISTED} more" if len(self) > _LISTED else ""
         advice = f". {self.advice}" if self.advice else ""
-        return f"{counted} of {self.dataset} cannot be used: {told}{rest}{advice}"
+        return f"{lead}: {told}{rest}{advice}"

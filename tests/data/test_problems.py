@@ -24,7 +24,7 @@ def test_stop_lists_the_first_twenty_and_counts_the_others():
     problems = Problems("faces", advice="Repair it.")
     problems.settle()
     for i in range(23):
-        problems.add(f"{i:02d}.png", "empty", "has zero bytes", i + 1, "list.txt")
+        problems.add(f"{i:02d}.png", i + 1, "empty", "has zero bytes", "list.txt")
     with pytest.raises(DataError) as caught:
         problems.settle("23 of 40 pictures")
     text = str(caught.value)
@@ -34,7 +34,7 @@ def test_stop_lists_the_first_twenty_and_counts_the_others():
     assert "19.png" in text
     assert "20.png" not in text
     assert text.endswith("; and 3 more. Repair it.")
-    assert problems.message().startswith("23 problems of faces")
+    assert problems.message().startswith("23 problems in faces")
 
 
 def test_skip_goes_on_and_keeps_the_list():
