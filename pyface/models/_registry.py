@@ -52,6 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "face-recognition": Architecture(
         "pyface.models.recognition", "FaceRecognition", "RecognitionConfig", "recogniser"
     ),
+    "dlib-resnet": Architecture("pyface.models.dlib_resnet", "DlibResNet", "DlibResNetConfig", "embedder"),
 }
 
 _BUILT_IN = Path(__file__).parent / "assets"
@@ -83,7 +84,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", kind:
         path: a `.safetensors` file that training or `pyface convert` wrote; or the name of a network that
             comes with pyface, such as "demo" or "recognition-64".
         device: where its parameters go.
-        kind: refuse anything but this: "generator", "discriminator" or "recogniser".
+        kind: refuse anything but this: "generator", "discriminator", "recogniser" or "embedder".
 
     Raises:
         CheckpointError: no such file, not one of ours, damaged, or of another kind.
