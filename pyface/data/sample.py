@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from pyface.data.balance import Share, balance_of
 from pyface.data.labels import LabelSchema, schema_of
 from pyface.errors import DataError, ValueRangeError
 from pyface.io.rng import Domain, permutation
@@ -38,8 +39,9 @@ class Sample:
             left first).
         attributes: CelebA name -> whether it holds. "Male" means: drawn as male.
         identity: number of the person, unique within the dataset.
-        action_units: "AU12" -> intensity from 0 (absent) to 1 (maximum); FACS letters A to E are 0.2 to 1.
-        emotion: one of `pyface.data.EMOTIONS`.
+        action_units: "AU12" -> intensity from 0 (absent) to 1 (maximum); FACS letters A to E are 0.2 to 1;
+            NaN is present with an intensity that nobody has noted. A unit that is not here is not known.
+        emotion: one of `pyface.data.EMOTIONS`, or "contempt", which photographs are labelled with too.
         conditions: name -> number in [0, 1], see `pyface.data.CONDITIONS`.
         pose: "yaw", "pitch", "roll" in radians.
         parameters: what the renderer was given, name -> number.
@@ -104,7 +106,8 @@ class FaceDataset(Dataset[Sample], abc.ABC):
                 By default `label_names`.
 
         Raises:
-            ValueRangeError: a column that is not there or has no numbers; the message lists those that are.
+            ValueRangeError: a column that is not there or has no numbers (the message lists those that are),
+                or whose number is not known (NaN) of a picture.
         """
         names = self.label_names if names is None else tuple(names)
         table = self.annotations if names else {}
@@ -118,6 +121,11 @@ class FaceDataset(Dataset[Sample], abc.ABC):
                 raise ValueRangeError(
                     f"column {name!r} has words, not numbers; ask for one of them, as in "
                     f"{name}={values[0] if len(values) else 'word'!s}."
+                )
+            elif values.dtype.kind == "f" and np.isnan(values).any():
+                raise ValueRangeError(
+                    f"column {name!r} is not known of {int(np.isnan(values).sum())} of {len(self)} pictures; "
+                    f"leave them out, as in filter({name}=(0, 1)), or take another column."
                 )
             columns.append(values.astype(np.float32))
         return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0), np.float32)
@@ -171,8 +179,7 @@ class FaceDataset(Dataset[Sample], abc.ABC):
             raise ValueRangeError(
                 f"fractions must be positive with a sum of at most 1; got {list(fractions)}."
             )
-        identity = self.annotations.get("identity", np.arange(len(self)))
-        people, member, counts = np.unique(identity, return_inverse=True, return_counts=True)
+        people, member, counts = self._people()
         if len(people) < len(shares):
             raise ValueRangeError(f"{len(shares)} parts need as many identities; there are {len(people)}.")
         order = permutation(seed, Domain.SPLIT, len(people))
@@ -187,8 +194,51 @@ class FaceDataset(Dataset[Sample], abc.ABC):
         for start, stop in itertools.pairwise(cuts):
             chosen = np.zeros(len(people), bool)
             chosen[order[start:stop]] = True
-            parts.append(Subset(self, np.flatnonzero(chosen[member.reshape(-1)])))
+            parts.append(Subset(self, np.flatnonzero(chosen[member])))
         return tuple(parts)
+
+    def folds(self, k: int = 10, seed: int = 0) -> list[tuple[Subset, Subset]]:
+        """k pairs (training, test) for cross-validation: each picture is in one test part, nobody in both.
+
+        The order of identities is drawn with (seed, Domain.SPLIT); then each person, those with most pictures
+        first, joins the smallest test part. Without an identity column each sample counts as a person. As many
+        folds as identities is leave-one-person-out.
+
+        Raises:
+            ValueRangeError: k is below 2 or above the number of identities.
+        """
+        people, member, counts = self._people()
+        if not 2 <= k <= len(people):
+            raise ValueRangeError(f"k must lie in [2, {len(people)}], the number of identities; got {k}.")
+        order = permutation(seed, Domain.SPLIT, len(people))
+        fold = np.empty(len(people), np.int64)
+        filled = np.zeros(k, np.int64)
+        for person in order[np.argsort(-counts[order], kind="stable")]:
+            fold[person] = filled.argmin()
+            filled[fold[person]] += counts[person]
+        of_picture = fold[member]
+        return [
+            (Subset(self, np.flatnonzero(of_picture != i)), Subset(self, np.flatnonzero(of_picture == i)))
+            for i in range(k)
+        ]
+
+    def balance(self, columns: Sequence[str] | None = None) -> dict[str, list[Share]]:
+        """The class balance: of each column, how many pictures and how many people have each value.
+
+        See `pyface.data.balance.balance_of` for the columns that are taken when none are named, for bins of
+        numbers, and for what counts as not known. `pyface data info` prints it.
+        """
+        return balance_of(self.annotations, len(self), columns)
+
+    def _people(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Identities [P], the place of each sample's identity among them [N], samples of each [P]."""
+        identity = self.annotations.get("identity", np.arange(len(self)))
+        people, member, counts = np.unique(identity, return_inverse=True, return_counts=True)
+        return people, member.reshape(-1), counts
+
+    def _shape_of(self, indices: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+        """Height, width and channels that all pictures of `indices` have."""
+        return self.image_shape
 
     def _checked_index(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -240,8 +290,14 @@ class Subset(FaceDataset):
         self.dataset = dataset
         self.indices = dataset._checked_indices(indices)
         self.spectra = dataset.spectra
-        self.image_shape = dataset.image_shape
         self.label_names = dataset.label_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # photographs may have many sizes
+        return self.dataset._shape_of(self.indices)
+
+    def _shape_of(self, indices: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+        return self.dataset._shape_of(self.indices[indices])
 
     @property
     def label_schema(self) -> LabelSchema:
