@@ -101,9 +101,7 @@ def _groups(values: npt.NDArray[Any]) -> list[tuple[Any, npt.NDArray[np.bool_]]]
     else:
         edges = np.linspace(float(different[0]), float(different[-1]), _BINS + 1)
         place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, _BINS - 1)
-        groups = [
-            ((float(edges[i]), float(edges[i + 1])), (place == i) & ~unknown) for i in range(_BINS)
-        ]
+        groups = [((float(edges[i]), float(edges[i + 1])), (place == i) & ~unknown) for i in range(_BINS)]
     return groups + ([(None, unknown)] if unknown.any() else [])
 
 

@@ -200,9 +200,9 @@ class FaceDataset(Dataset[Sample], abc.ABC):
     def folds(self, k: int = 10, seed: int = 0) -> list[tuple[Subset, Subset]]:
         """k pairs (training, test) for cross-validation: each picture is in one test part, nobody in both.
 
-        The order of identities is drawn with (seed, Domain.SPLIT); then each person, those with most pictures
-        first, joins the smallest test part. Without an identity column each sample counts as a person. As many
-        folds as identities is leave-one-person-out.
+        The order of identities is drawn with (seed, Domain.SPLIT); then each person in turn joins
+        the smallest test part. Without an identity column each sample counts as a person. With as many folds
+        as identities each test part is one person.
 
         Raises:
             ValueRangeError: k is below 2 or above the number of identities.
@@ -213,7 +213,7 @@ class FaceDataset(Dataset[Sample], abc.ABC):
         order = permutation(seed, Domain.SPLIT, len(people))
         fold = np.empty(len(people), np.int64)
         filled = np.zeros(k, np.int64)
-        for person in order[np.argsort(-counts[order], kind="stable")]:
+        for person in order:
             fold[person] = filled.argmin()
             filled[fold[person]] += counts[person]
         of_picture = fold[member]

@@ -16,11 +16,12 @@ import torch
 import pyface
 from pyface.data.face_attributes import CONDITIONS
 from pyface.data.face_distribution import DISTRIBUTION_VERSION
+from pyface.data.output_folder import output_folder
 from pyface.data.procedural import ProceduralFaces, condition_vector, samples_of
 from pyface.data.sample import Sample
-from pyface.data.tree import CARD, DATASET_JSON, FOLDERS, LABELS, encode_depth, nvidia_labels, record_of
-from pyface.errors import DataError, ValueRangeError
-from pyface.io.atomic import atomic_write, make_folder, only_writer, remove_leftovers, write_text
+from pyface.data.tree import DATASET_JSON, FOLDERS, LABELS, encode_depth, nvidia_labels, record_of
+from pyface.errors import ValueRangeError
+from pyface.io.atomic import atomic_write, make_folder, remove_leftovers, write_text
 from pyface.io.images import write_image, write_image16
 from pyface.ops.face_render import face_parameters
 
@@ -82,17 +83,12 @@ def write_faces(
         raise ValueRangeError(
             "identities must be consecutive numbers to be written; give a count or a range."
         )
-    folder = make_folder(out)
-    with only_writer(folder):
-        card = {"recipe": recipe_of(faces), "command": command, "complete": False}
-        _claim(folder, card)
+    with output_folder(out, recipe_of(faces), command=command) as (folder, card):
         for kind in _kinds(faces):
             remove_leftovers(make_folder(folder / FOLDERS[kind]))
         files, vectors = _write_samples(faces, folder, workers, progress)
         write_text(folder / DATASET_JSON, nvidia_labels(vectors, files, CONDITIONS))
-        write_text(
-            folder / CARD, json.dumps(card | {"complete": True, "pictures": len(files)}, indent=1) + "\n"
-        )
+        card["pictures"] = len(files)
     return folder
 
 
@@ -116,30 +112,6 @@ def _write_samples(
     finally:
         torch.set_num_threads(threads)
     return files, np.stack(vectors)
-
-
-def _claim(folder: Path, card: Mapping[str, Any]) -> None:
-    """Note the recipe in an empty folder, or make sure that the folder was begun with the same one."""
-    path = folder / CARD
-    remove_leftovers(folder)
-    if not path.exists():
-        strange = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
-        if strange:
-            raise DataError(
-                f"{folder} is not empty and has no {CARD} (it has {', '.join(sorted(strange)[:3])}); "
-                "choose a new folder"
-            )
-        write_text(path, json.dumps(card, indent=1) + "\n")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as a recipe ({error}); choose a new folder") from error
-    wanted = card["recipe"]
-    changed = [k for k in wanted | before if wanted.get(k) != before.get(k)]
-    if changed:
-        difference = "; ".join(f"{k} was {before.get(k)}, now {wanted.get(k)}" for k in changed)[:300]
-        raise DataError(f"{folder} holds a dataset of another recipe ({difference}); choose a new folder")
 
 
 def _written(

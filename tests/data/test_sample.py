@@ -125,3 +125,74 @@ def test_collate():
         collate([faces[0], Sample(image=np.zeros((3, 3, 3), np.uint8))])
     loader = torch.utils.data.DataLoader(faces, batch_size=5, collate_fn=collate)
     assert sum(len(b["identity"]) for b in loader) == len(faces)
+
+
+def test_folds_share_nobody_and_cover_everything():
+    folds = faces.folds(4, seed=1)
+    assert len(folds) == 4
+    seen = []
+    for training, test in folds:
+        people = [set(part.annotations["identity"].tolist()) for part in (training, test)]
+        assert not people[0] & people[1]
+        assert len(training) + len(test) == len(faces)
+        assert sorted([*training.indices, *test.indices]) == list(range(len(faces)))
+        assert abs(len(test) - len(faces) / 4) <= 12  # whole people; the largest has 12 pictures
+        seen += test.indices.tolist()
+    assert sorted(seen) == list(range(len(faces)))
+    again = faces.folds(4, seed=1)
+    assert [test.indices.tolist() for _, test in again] == [test.indices.tolist() for _, test in folds]
+    assert [test.indices.tolist() for _, test in faces.folds(4, seed=2)] != [
+        t.indices.tolist() for _, t in folds
+    ]
+
+
+def test_as_many_folds_as_people_leave_one_out():
+    for _, test in faces.folds(12):
+        assert len(set(test.annotations["identity"])) == 1
+    for k in (0, 1, 13):
+        with pytest.raises(ValueRangeError, match=r"\[2, 12\]"):
+            faces.folds(k)
+
+
+def test_folds_of_a_subset_are_of_the_subset():
+    part = faces.filter(identity=range(3, 9))
+    for training, test in part.folds(3):
+        assert set(training.annotations["identity"]) | set(test.annotations["identity"]) == set(range(3, 9))
+        assert test.image_shape == (2, 2, 3)
+
+
+def test_balance_counts_pictures_and_people():
+    balance = faces.balance()
+    assert "identity" not in balance
+    no, yes = balance["Male"]
+    assert (no.value, yes.value) == (False, True)
+    assert yes.count == faces.table["Male"].sum()
+    assert yes.share == pytest.approx(yes.count / len(faces))
+    assert (yes.people, yes.people_share) == (6, 0.5)
+    assert [share.value for share in balance["emotion"]] == ["happy", "sad"]
+    bins = balance["smile"]
+    assert len(bins) == 5
+    assert sum(share.count for share in bins) == len(faces)
+    assert bins[0].value == (0.0, 0.2)
+    assert faces.filter(smile=lambda v: (v >= 0.2) & (v < 0.4)).annotations["smile"].size == bins[1].count
+    with pytest.raises(ValueRangeError, match="no column 'Smile'"):
+        faces.balance(["Smile"])
+
+
+def test_balance_of_what_is_not_known_and_of_one_picture():
+    one = Numbers()
+    one.table = one.table | {
+        "AU12": np.where(np.arange(78) < 10, np.nan, 0.2).astype(np.float32),
+        "emotion": np.where(np.arange(78) < 3, "", "happy"),
+    }
+    unit = one.balance(["AU12"])["AU12"]
+    assert [(share.value, share.count) for share in unit] == [(0.2, 68), (None, 10)]
+    emotion = one.balance(["emotion"])["emotion"]
+    assert [(share.value, share.count, share.people) for share in emotion] == [
+        ("happy", 75, 10),
+        (None, 3, 2),
+    ]
+    with pytest.raises(ValueRangeError, match=r"AU12.*not known of 10 of 78"):
+        one.labels(["AU12"])
+    assert one.filter(AU12=(0, 1)).labels(["AU12"]).shape == (68, 1)
+    assert len(one.filter(AU12=(0, 1)).filter(identity=11).balance()["Male"]) == 2
