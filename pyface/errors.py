@@ -11,6 +11,7 @@ __all__ = [
     "DTypeError",
     "DataError",
     "MissingExtraError",
+    "ModelMissingError",
     "PyfaceError",
     "ShapeError",
     "TrainingError",
@@ -40,6 +41,10 @@ class BackendError(PyfaceError, RuntimeError):
 
 class CheckpointError(PyfaceError, RuntimeError):
     """A checkpoint is damaged, of an unknown kind, or refused because reading it would run code."""
+
+
+class ModelMissingError(CheckpointError):
+    """A network is not in the cache; the message names the command to run, or the file and its place."""
 
 
 class DataError(PyfaceError, RuntimeError):

@@ -19,6 +19,7 @@ VERBS = {
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),
     "evaluate": ("pyface.cli.evaluate", "Compare a generator's images with real ones."),
     "generate": ("pyface.cli.generate", "Make images, grids and videos with a generator."),
+    "models": ("pyface.cli.models", "List, fetch and add networks for faces, and print their licences."),
     "plan": ("pyface.cli.plan", "Predict the memory of a training, and say what to lower."),
     "train": ("pyface.cli.train", "Train a generator on a dataset."),
 }

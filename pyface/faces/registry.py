@@ -98,7 +98,7 @@ def _load(kind: str, name: str | os.PathLike[str], options: dict[str, Any]) -> A
     if factory is not None:
         made = factory(**options)
     else:
-        path = Path(text)
+        path, options = _file_and_options(kind, text, options)
         factory = _factory(kind, path.suffix.lower()) if path.suffix else None
         if factory is None or not (path.is_file() or path.parent != Path()):
             raise ValueRangeError(
@@ -112,6 +112,16 @@ def _load(kind: str, name: str | os.PathLike[str], options: dict[str, Any]) -> A
             "(pyface.faces.protocols says what it must have)."
         )
     return made
+
+
+def _file_and_options(kind: str, name: str, options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The path itself, or file and options of a model of this name from `pyface models add`."""
+    from pyface.faces import model_store
+
+    entry = model_store.registered_entry(name)
+    if entry is None or entry.kind != kind:
+        return Path(name), options
+    return model_store.model_file(name), {**entry.options, **options}
 
 
 def _factory(kind: str, name: str) -> Factory | None:
