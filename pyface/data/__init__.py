@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyface.data.ckplus import CKPlus
 from pyface.data.emotions import ACTION_UNITS, EMOTIONS
 from pyface.data.face_attributes import ATTRIBUTES, CONDITIONS
 from pyface.data.folder import ImageFolder
+from pyface.data.mtfl import MTFL
 from pyface.data.problems import Problem, Problems
 from pyface.data.sample import FaceDataset, Sample, Subset, collate
 from pyface.data.spectra import PairedSpectra
@@ -16,7 +18,9 @@ __all__ = [
     "ATTRIBUTES",
     "CONDITIONS",
     "EMOTIONS",
+    "MTFL",
     "SEGMENTATION_CLASSES",
+    "CKPlus",
     "FaceDataset",
     "ImageFolder",
     "PairedSpectra",
