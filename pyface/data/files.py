@@ -65,8 +65,9 @@ class FolderFiles(DatasetFiles):
         for folder, folders, files in os.walk(self.path, onerror=_unlisted, followlinks=True):
             base = Path(folder)
             folders[:] = [n for n in folders if not n.startswith(".") and not _leads_back(base / n)]
-            place = base.relative_to(self.path)
-            found += [(place / name).as_posix() for name in files if not name.startswith(".")]
+            place = base.relative_to(self.path).as_posix()
+            prefix = "" if place == "." else f"{place}/"
+            found += [prefix + name for name in files if not name.startswith(".")]
         return sorted(found)
 
     def read(self, name: str) -> bytes:
