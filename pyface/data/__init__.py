@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pyface.data.celeba import CelebA
 from pyface.data.ckplus import CKPlus
 from pyface.data.emotions import ACTION_UNITS, EMOTIONS
 from pyface.data.face_attributes import ATTRIBUTES, CONDITIONS
@@ -21,6 +22,7 @@ __all__ = [
     "MTFL",
     "SEGMENTATION_CLASSES",
     "CKPlus",
+    "CelebA",
     "FaceDataset",
     "ImageFolder",
     "PairedSpectra",
