@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pyface.cli import data_check
+from pyface.cli import data_check, data_info
 from pyface.errors import DataError, ValueRangeError
 
 _SHEET_DEFAULT = 64
@@ -23,6 +23,7 @@ def command() -> None:
 
 command.add_command(data_check.check)
 command.add_command(data_check.pack)
+command.add_command(data_info.info)
 
 
 def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:

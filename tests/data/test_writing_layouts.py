@@ -62,7 +62,7 @@ def test_ckplus_is_read_back_exactly(ckplus):
 
 
 def test_what_is_noted_is_what_is_shown(ckplus):
-    """Units at the peak have the intensity of their letter, those not noted are 0; the first frame is neutral."""
+    """Units at the peak have the intensity of their letter, others are 0; the first frame is neutral."""
     names = [p.name for p in face_parameters()]
     for sequence in drawn():
         for unit in ACTION_UNITS:

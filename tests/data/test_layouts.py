@@ -1,0 +1,51 @@
+"""Datasets opened by layout: recognised by their files, or named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyface.data import MTFL, CKPlus, ImageFolder, PairedSpectra
+from pyface.data.layouts import LAYOUTS, layout_of, open_dataset
+from pyface.data.writing_ckplus import write_ckplus
+from pyface.data.writing_mtfl import write_mtfl
+from pyface.errors import DataError, ValueRangeError
+from pyface.io.images import write_image
+
+
+def put(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".png":
+            write_image(path, np.zeros((8, 8, 3), np.uint8), sync=False)
+        else:
+            path.write_text("")
+    return root
+
+
+def test_layouts_are_recognised(tmp_path):
+    assert layout_of(put(tmp_path / "a", "1.png", "2.png")) == "folder"
+    assert layout_of(put(tmp_path / "b", "VIS/1_1.png", "NIR/1_1.png")) == "spectra"
+    assert layout_of(put(tmp_path / "c", "VIS/1_1.png", "NIR/1_1.png", "labels.jsonl")) == "folder"
+    assert layout_of(put(tmp_path / "d", "VIS/1.png", "NIR/1.png")) == "folder"
+    assert layout_of(put(tmp_path / "e", "training.txt", "AFLW/1.png")) == "mtfl"
+    assert layout_of(put(tmp_path / "f", "Anno/list_attr_celeba.txt", "img_align_celeba/1.png")) == "celeba"
+    assert layout_of(put(tmp_path / "g", "x/cohn-kanade-images/S005/001/S005_001_00000001.png")) == "ckplus"
+    assert set(LAYOUTS) == {"folder", "spectra", "ckplus", "celeba", "mtfl"}
+
+
+def test_datasets_are_opened(tmp_path):
+    faces = open_dataset(write_ckplus(tmp_path / "ck", identities=1, size=16, frames=2), frames="all")
+    assert isinstance(faces, CKPlus)
+    assert len(faces) == 4
+    assert isinstance(open_dataset(write_mtfl(tmp_path / "m", identities=1, size=16)), MTFL)
+    both = put(tmp_path / "both", "VIS/1_1.png", "NIR/1_1.png")
+    assert isinstance(open_dataset(both), PairedSpectra)
+    assert type(open_dataset(both, "folder")) is ImageFolder
+    with pytest.raises(ValueRangeError, match=r"CKPlus has no option 'frame'; it has frames, action_units"):
+        open_dataset(tmp_path / "ck", frame="all")
+    with pytest.raises(ValueRangeError, match="layout must be one of folder, spectra"):
+        open_dataset(both, "zip")
+    with pytest.raises(DataError, match="does not exist"):
+        open_dataset(tmp_path / "nowhere")
