@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pyface.cli import data_check, data_info
+from pyface.cli import data_check, data_info, data_write
 from pyface.errors import DataError, ValueRangeError
 
 _SHEET_DEFAULT = 64
@@ -24,6 +24,7 @@ def command() -> None:
 command.add_command(data_check.check)
 command.add_command(data_check.pack)
 command.add_command(data_info.info)
+command.add_command(data_write.write)
 
 
 def _words(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:

@@ -1,0 +1,140 @@
+"""`pyface data write`: rendered faces in the layouts of published datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyface.errors import ValueRangeError
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layout:
+    """How a layout is written.
+
+    Attributes:
+        function: in the module pyface.data.writing_NAME.
+        samples: what its argument for `--samples` is called, and its default.
+        pictures: of one of the samples, from the options.
+        options: those of `--set`, each with a function that reads it.
+    """
+
+    function: str
+    samples: tuple[str, int]
+    options: dict[str, Callable[[str], Any]] = dataclasses.field(default_factory=dict)
+    pictures: Callable[[dict[str, Any]], int] = lambda options: 1
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(text)
+    return int(text)
+
+
+def _yes(text: str) -> bool:
+    return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
+
+
+LAYOUTS = {
+    "ckplus": _Layout(
+        "write_ckplus",
+        ("sequences", 2),
+        {"frames": _whole, "grey": _yes, "unlabelled_every": _whole, "uncoded_every": _whole},
+        lambda options: int(options.get("frames", 6)),
+    ),
+    "celeba": _Layout("write_celeba", ("samples", 10), {"layout": str, "pictures": str}),
+    "mtfl": _Layout("write_mtfl", ("samples", 3), {"testing_every": _whole, "mixed_sizes": _yes}),
+    "spectra": _Layout("write_spectra", ("samples", 10)),
+}
+
+
+def _options(layout: str, texts: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE pairs as the arguments of a writer."""
+    known = LAYOUTS[layout].options
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            allowed = ", ".join(known) or "none"
+            raise ValueRangeError(f"--set of {layout} takes NAME=VALUE with one of {allowed}; got {text!r}.")
+        try:
+            found[name] = known[name](value)
+        except (ValueError, KeyError):
+            wanted = "a whole number" if known[name] is _whole else "yes or no"
+            raise ValueRangeError(f"--set {name} needs {wanted}; got {value!r}.") from None
+    return found
+
+
+@click.command("write")
+@click.argument("layout", type=click.Choice(sorted(LAYOUTS)))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--identities", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="People."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 9999),
+    default=None,
+    help="Pictures of each: celeba and spectra 10, mtfl 3; sequences of each: ckplus 2.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(16, 1024),
+    default=None,
+    help="Pixels per side: ckplus 256, mtfl 192, spectra 128; celeba has 178 x 218.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of everything drawn."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE",
+    help="celeba: layout=flat|official|kaggle, pictures=jpg|png. ckplus: frames=N, grey=yes|no. "
+    "mtfl: mixed_sizes=yes|no. Repeatable.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(1, 256), default=None, help="Threads; all cores by default.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def write(
+    layout: str,
+    out: Path,
+    identities: int,
+    samples: int | None,
+    size: int | None,
+    seed: int,
+    settings: tuple[str, ...],
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    """Render faces into the folder OUT, laid out as the dataset LAYOUT is.
+
+    What reads CK+, CelebA, MTFL, or pairs of VIS and NIR reads OUT, and so does --data. card.json in it has
+    the recipe. A stopped run is continued by the same command.
+    """
+    from tqdm import tqdm
+
+    chosen = LAYOUTS[layout]
+    name, default = chosen.samples
+    options = _options(layout, settings)
+    writer = getattr(importlib.import_module(f"pyface.data.writing_{layout}"), chosen.function)
+    arguments = options | {name: samples or default} | ({} if size is None else {"size": size})
+    count = identities * (samples or default) * chosen.pictures(options)
+    with tqdm(total=count, unit="img", disable=quiet, file=sys.stderr, delay=0.5) as bar:
+        try:
+            writer(
+                out,
+                identities=identities,
+                seed=seed,
+                workers=workers,
+                command=" ".join(["pyface", *sys.argv[1:]]),
+                progress=bar.update,
+                **arguments,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            raise click.ClickException("stopped; the same command continues where it was") from None
+    click.echo(f"{count} pictures of {identities} people in {out}")
