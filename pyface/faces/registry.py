@@ -42,6 +42,22 @@ KINDS = tuple(protocols())
 
 # kind -> name or ".ending" -> "module:factory", imported when it is asked for
 _BUILT_IN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+_BUILT_IN["embedder"] = {
+    "default": "pyface.faces.embed:dlib",
+    "dlib": "pyface.faces.embed:dlib",
+    "dlib-resnet": "pyface.faces.embed:dlib",
+    "recognition-64": "pyface.faces.embed:recognition_64",
+    ".dat": "pyface.faces.embed:dlib",
+    ".onnx": "pyface.faces.embed_onnx:OnnxEmbedder",
+    ".pt": "pyface.faces.embed:iresnet",
+    ".pth": "pyface.faces.embed:iresnet",
+    ".safetensors": "pyface.faces.embed:saved",
+}
+_BUILT_IN["features"] = {
+    "default": "pyface.faces.perceptual:dlib_features",
+    "dlib": "pyface.faces.perceptual:dlib_features",
+    "recognition-64": "pyface.faces.perceptual:recognition_features",
+}
 _REGISTERED: dict[str, dict[str, Factory]] = {kind: {} for kind in KINDS}
 
 

@@ -3,6 +3,7 @@
 from pyface.models._generator import Generator, Images, mix_styles
 from pyface.models._registry import ARCHITECTURES, Architecture, create, find_checkpoint, load
 from pyface.models.dlib_resnet import DlibResNet, DlibResNetConfig
+from pyface.models.iresnet import IResNet, IResNetConfig
 from pyface.models.patch_critic import PatchCritic, PatchCriticConfig
 from pyface.models.recognition import FaceRecognition, RecognitionConfig
 from pyface.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, nvidia_name_map
@@ -17,6 +18,8 @@ __all__ = [
     "FaceRecognition",
     "Generator",
     "GeneratorConfig",
+    "IResNet",
+    "IResNetConfig",
     "Images",
     "PatchCritic",
     "PatchCriticConfig",

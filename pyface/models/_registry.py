@@ -53,6 +53,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "pyface.models.recognition", "FaceRecognition", "RecognitionConfig", "recogniser"
     ),
     "dlib-resnet": Architecture("pyface.models.dlib_resnet", "DlibResNet", "DlibResNetConfig", "embedder"),
+    "iresnet": Architecture("pyface.models.iresnet", "IResNet", "IResNetConfig", "embedder"),
 }
 
 _BUILT_IN = Path(__file__).parent / "assets"

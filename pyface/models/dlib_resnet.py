@@ -9,7 +9,6 @@ the public domain (CC0) and come from dlib's file, see `pyface.io.dlib_file`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyface.errors import CheckpointError, DTypeError, ShapeError, ValueRangeError
+from pyface.errors import CheckpointError, DataError, DTypeError, ShapeError, ValueRangeError
 from pyface.io.atomic import make_folder
 from pyface.io.checkpoint import save_model
 from pyface.io.dlib_file import DlibLayer, DlibNetwork, read_dlib_network
+from pyface.io.hashing import sha256_of
 from pyface.models._config import Config, positive
 from pyface.models._registry import load
 
@@ -171,34 +171,40 @@ class _Block(nn.Module):
 
 
 def load_dlib_resnet(
-    source: str | Path, cache: str | Path | None = None, device: str | torch.device = "cpu"
+    source: str | Path,
+    cache: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    sha256: str | None = None,
 ) -> DlibResNet:
-    """The network in dlib's file, in evaluation mode.
+    """The network in dlib's file, in evaluation mode, its parameters without gradients.
 
     Args:
         source: `dlib_face_recognition_resnet_model_v1.dat`.
         cache: a folder that keeps the weights as safetensors in float16, half the size, under a name made of
-            the SHA-256 of `source`; they are read from there when they are there.
+            the SHA-256 of `source`, and from which they are then read. One that cannot be written is done
+            without.
         device: where its parameters go.
+        sha256: of `source`, where it is known; 64 hexadecimal digits.
 
     Raises:
         CheckpointError: `source` is missing, damaged or another network.
-        DataError: the cache folder cannot be written.
     """
     source = Path(source)
     if cache is None:
         return _ready(network_of(read_dlib_network(source)), device)
     try:
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        digest = sha256 or sha256_of(source)
     except OSError as error:
         raise CheckpointError(f"cannot read {source}: {error.strerror or error}") from error
     converted = Path(cache) / f"{source.stem}-{digest[:16]}-{_LAYOUT}.safetensors"
     with contextlib.suppress(CheckpointError):  # not there, or damaged by somebody else: it is made again
         return _ready(load(converted, kind=DlibResNet.kind), device)
     network = network_of(read_dlib_network(source))
-    make_folder(cache)
-    save_model(converted, network, dtype="float16", extra={"training": {"source_sha256": digest}})
-    return _ready(load(converted, kind=DlibResNet.kind), device)
+    with contextlib.suppress(DataError):
+        make_folder(cache)
+        save_model(converted, network, dtype="float16", extra={"training": {"source_sha256": digest}})
+        return _ready(load(converted, kind=DlibResNet.kind), device)
+    return _ready(network, device)
 
 
 def _ready(network: DlibResNet, device: str | torch.device) -> DlibResNet:

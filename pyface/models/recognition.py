@@ -75,10 +75,12 @@ class FaceRecognition(nn.Module):
         channels = tuple(config.channels)
         self.stem = _ConvolutionNorm(3, channels[0], kernel=5, stride=2)
         blocks: list[nn.Module] = []
+        self._ends: list[int] = []  # of the stages among the blocks
         for level, (before, after) in enumerate(itertools.pairwise(channels)):
             blocks.append(_ResidualBlock(before, after, stride=1 if level == 0 else 2))
             if level in (1, 2):  # a second block where it sees most for its cost
                 blocks.append(_ResidualBlock(after, after, stride=1))
+            self._ends.append(len(blocks))
         self.blocks = nn.Sequential(*blocks)
         positions = (config.resolution // 16) ** 2
         self.output = nn.Linear(channels[-1] * positions, config.num_features, bias=False)
@@ -100,10 +102,21 @@ class FaceRecognition(nn.Module):
         Raises:
             ShapeError, DTypeError: not such images.
         """
+        found: Tensor = self.output_norm(self.output(self.stages(images)[-1].flatten(1)).float())
+        return found
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """What each of the four stages sees: [N, channels, H, W] at 1/2, 1/4, 1/8 and 1/16 of the resolution.
+
+        Arguments as in `features`.
+        """
         x = resized(images, self.config.resolution).contiguous(memory_format=torch.channels_last)
         x = F.leaky_relu(self.stem(x), _SLOPE)
-        x = self.blocks(x)
-        found: Tensor = self.output_norm(self.output(x.flatten(1)).float())
+        found = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if number in self._ends:
+                found.append(x)
         return found
 
     def embedding_of(self, features: Tensor) -> Tensor:

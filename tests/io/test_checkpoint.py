@@ -33,7 +33,11 @@ def saved(network, tmp_path):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [None, "float32", "float16"])
 def test_round_trip(tmp_path, name, dtype):
-    small = {"patch-critic": {"resolution": 16, "channel_base": 256, "channel_max": 8}}
+    small = {
+        "patch-critic": {"resolution": 16, "channel_base": 256, "channel_max": 8},
+        "dlib-resnet": {"channels": (4, 6), "blocks": (1, 2), "size": 40},
+        "iresnet": {"blocks": (1, 1, 1, 1), "channels": (4, 4, 6, 6), "size": 32},
+    }
     network = create(name, **(SMALL if name.startswith("stylegan2") else small.get(name, {})))
     path = tmp_path / "a.safetensors"
     save_model(path, network, dtype=dtype)

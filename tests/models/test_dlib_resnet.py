@@ -15,6 +15,8 @@ from pyface.io.dlib_file import read_dlib_network
 from pyface.models import ARCHITECTURES, create
 from pyface.models.dlib_resnet import DlibResNetConfig, load_dlib_resnet
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "dlib_resnet.npz"
+
 _spec = importlib.util.spec_from_file_location("dlib_writer", Path(__file__).parents[1] / "dlib_writer.py")
 dlib_writer = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(dlib_writer)
@@ -165,6 +167,8 @@ def test_the_cache_holds_half_the_bytes_and_the_same_network(random_path, networ
     with pytest.raises(CheckpointError, match=r"other\.dat"):
         load_dlib_resnet(other, cache)
     assert [f.name for f in cache.iterdir()] == [file.name]
+    (tmp_path / "file").write_text("")
+    assert torch.equal(load_dlib_resnet(random_path, tmp_path / "file")(images), network(images))
 
 
 @pytest.mark.parametrize(
@@ -207,3 +211,21 @@ def test_registry_builds_and_describes():
     assert (network.architecture, network.kind) == ("dlib-resnet", architecture.kind)
     assert architecture.config.from_dict(network.config.to_dict()) == network.config
     assert network(torch.zeros(2, 3, 40, 40)).shape == (2, 5)
+
+
+def test_equals_dlib(model):
+    with np.load(GOLDEN) as file:
+        chips, wanted = file["chips"], torch.from_numpy(file["descriptors"])
+    images = torch.from_numpy(chips).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        found = load_dlib_resnet(model("dlib-resnet"))(images)
+    assert (found - wanted).norm(dim=1).max() < 2e-5
+
+
+def test_equals_dlib_from_the_cache_too(model, tmp_path):
+    with np.load(GOLDEN) as file:
+        chips, wanted = file["chips"], torch.from_numpy(file["descriptors"])
+    images = torch.from_numpy(chips).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found = load_dlib_resnet(model("dlib-resnet"), tmp_path)(images)
+    assert (found - wanted).norm(dim=1).max() < 3e-3  # people are told apart at 0.6
+    assert F.cosine_similarity(found, wanted).min() > 0.999995
