@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from pyface.errors import CheckpointError, DTypeError, ShapeError, ValueRangeError
 from pyface.faces.model_store import cache_folder, model_entry, model_file
 from pyface.faces.protocols import Embedder
+from pyface.faces.templates import DLIB_POINTS, load_template
+from pyface.faces.warp import transform_points, warp
 from pyface.models import DlibResNet, FaceRecognition, IResNet, load
 from pyface.models.dlib_resnet import load_dlib_resnet
 from pyface.models.iresnet import load_iresnet
@@ -37,6 +39,7 @@ __all__ = [
     "distances",
     "dlib",
     "dlib_network",
+    "in_frame",
     "iresnet",
     "recognition_64",
     "same_person",
@@ -156,6 +159,39 @@ def same_person(embedder: Embedder, first: Tensor, second: Tensor) -> Tensor:
     """Whether pairs of vectors show one person by the embedder's threshold: bool [N, M]."""
     limit = embedder.threshold if embedder.metric == "l2" else 1 - embedder.threshold
     return distances(embedder, first, second) < limit
+
+
+def in_frame(embedder: Embedder, frame: str = "ffhq") -> Callable[[Tensor], Tensor]:
+    """A function of whole pictures whose faces lie as one template lays them: their vectors [N, dim].
+
+    Pictures float [N, 3, S, S] in [-1, 1] of any size go from `frame` to the embedder's template by the map
+    that fits a mean face (dlib's). So `pyface.training.losses.identity` and projections can take an embedder
+    for generated pictures, in which nothing is detected. Gradients reach them where the embedder has any.
+
+    >>> embed = in_frame(recognition_64(), "rendered")
+    >>> embed(torch.zeros(2, 3, 128, 128)).shape
+    torch.Size([2, 128])
+
+    Args:
+        embedder: any.
+        frame: the template by which the pictures were aligned: "ffhq", or "rendered" for rendered faces and
+            generators trained on them.
+
+    Raises:
+        ValueRangeError: there is no such template.
+    """
+    size = 256
+    matrix = load_template(frame).matrix(DLIB_POINTS, size)
+    inside = transform_points(matrix, DLIB_POINTS) / size  # as shares of the picture's side
+
+    def vectors(images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[2] != images.shape[3]:
+            raise ShapeError(f"images must be [N, 3, S, S]; got {list(images.shape)}.")
+        points = inside * images.shape[-1]
+        chip = load_template(embedder.template).matrix(points, embedder.size)
+        return embedder.embed(warp(images, chip, embedder.size, border="edge"))
+
+    return vectors
 
 
 # --- factories ---------------------------------------------------------------------------------------------

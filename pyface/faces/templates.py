@@ -3,6 +3,8 @@
 | template | the map |
 |---|---|
 | `arcface112` | least squares to five points, the framing of ArcFace networks |
+| `dlib150` | least squares to five points, the chips of dlib's recognition network |
+| `rendered` | least squares to five points, the framing of rendered faces and of `recognition-64` |
 | `ffhq` | the square of the FFHQ dataset around eyes and mouth |
 | `eyes` | eyes level and at fixed places |
 | `mouth` | around the mouth, placed by eyes and nose alone |
@@ -27,6 +29,7 @@ from pyface.faces.ffhq import ffhq_quad
 
 __all__ = [
     "ARCFACE_POINTS",
+    "DLIB_POINTS",
     "Template",
     "arcface_points",
     "load_template",
@@ -43,6 +46,16 @@ Points = npt.NDArray[np.float64]
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
+
+# The same five points in 150 x 150 pixels, centres at +0.5. dlib (`get_face_chip`, size 150, padding 0.25)
+# lays 33 of 68 points by least squares on a mean face. That face was fitted to chips that it cuts of landmarks
+# moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
+DLIB_POINTS = np.array(
+    [[47.549, 46.599], [100.476, 46.599], [74.013, 76.562], [50.415, 103.023], [97.610, 103.023]]
+)
+
+# Where they lie on average in rendered pictures of 64 x 64 pixels that look into the camera (yaw below 0.2).
+_RENDERED_POINTS = [[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]]
 
 _EYE_X, _EYE_Y = 0.35, 0.4  # image-left eye in the template "eyes", as shares of the side
 _MOUTH_DOWN, _MOUTH_HALF = 1.65, 0.95  # of the template "mouth", in lengths from between the eyes to the nose
@@ -260,6 +273,8 @@ def _checked_points(points: npt.ArrayLike, name: str) -> Points:
 _TEMPLATES: dict[str, Template] = {}
 for _template in (
     Template("arcface112", _arcface),
+    point_template("dlib150", DLIB_POINTS, 150),
+    point_template("rendered", _RENDERED_POINTS, 64),
     Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt"), border="ffhq"),
     Template("eyes", _eyes),
     Template("mouth", _mouth),

@@ -9,12 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pyface.data import ProceduralFaces
 from pyface.errors import CheckpointError, DTypeError, ModelMissingError, ShapeError, ValueRangeError
 from pyface.faces import load_embedder, model_names
-from pyface.faces.embed import NetworkEmbedder, distances, same_person
+from pyface.faces.align import align_batch
+from pyface.faces.embed import NetworkEmbedder, distances, in_frame, same_person
 from pyface.faces.protocols import Embedder
 from pyface.io.checkpoint import save_model
 from pyface.models import IResNet, IResNetConfig, create
+from pyface.training import losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dlib_resnet.npz"
 
@@ -138,6 +141,30 @@ def test_distances():
     torch.testing.assert_close(distances(cosine, one, other), torch.tensor([[0.0, 1.0], [1.0, 2.0]]))
     assert same_person(l2, one, one).tolist() == [[True, False], [False, True]]
     assert same_person(cosine, one, other).tolist() == [[True, False], [False, False]]
+
+
+def test_pictures_in_a_frame(model):
+    """Reading the face out of an aligned picture gives nearly what aligning it directly does."""
+    model("dlib-resnet")
+    faces = ProceduralFaces(6, 1, size=256, seed=5, yaw=(-0.2, 0.2))
+    part = faces.render()
+    for name, frame in (("dlib", "ffhq"), ("dlib", "rendered"), ("recognition-64", "ffhq")):
+        embedder = load_embedder(name)
+        direct, _ = align_batch(
+            list(part["vis"]), list(part["landmarks"][:, 68:]), embedder.template, embedder.size
+        )
+        framed, _ = align_batch(list(part["vis"]), list(part["landmarks"][:, :68]), frame, 224)
+        wanted, found = embedder.embed(direct), in_frame(embedder, frame)(framed)
+        apart = distances(embedder, wanted, found)
+        assert apart.argmin(1).tolist() == list(range(6)), (name, frame)
+    embed = in_frame(load_embedder("recognition-64"), "rendered")
+    images = (torch.rand(2, 3, 100, 100) * 2 - 1).requires_grad_(True)
+    losses.identity(embed, images, torch.rand(2, 3, 100, 100)).backward()
+    assert images.grad.abs().sum() > 0
+    with pytest.raises(ShapeError, match="S, S"):
+        embed(images[:, :, :50])
+    with pytest.raises(ValueRangeError, match="there is no template"):
+        in_frame(load_embedder("recognition-64"), "portrait")
 
 
 def test_messages():

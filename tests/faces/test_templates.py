@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pyface.data import ProceduralFaces
 from pyface.errors import ShapeError, ValueRangeError
 from pyface.faces.affine import inverse, scale_of, transform_points
+from pyface.faces.align import alignment_matrix
 from pyface.faces.templates import (
     ARCFACE_POINTS,
     Template,
@@ -103,10 +107,38 @@ def test_arcface_points(size):
     )
 
 
+# --- dlib150, rendered --------------------------------------------------------------------------------------
+
+
+def test_dlib150_frames_as_dlib_does():
+    """dlib fits 33 points, we five: the corners of chips lie 2 pixels apart on average, without bias."""
+    with np.load(Path(__file__).parents[1] / "golden" / "dlib_chips.npz") as file:
+        landmarks, wanted = file["landmarks"], file["matrices"]
+    corners = np.array([[0.0, 0], [150, 0], [0, 150], [150, 150]])
+    apart, scales = [], []
+    for points, matrix in zip(landmarks, wanted, strict=True):
+        ours = alignment_matrix(points, "dlib150", 150)
+        apart.append(transform_points(matrix, transform_points(inverse(ours), corners)) - corners)
+        scales.append(np.linalg.det(ours[:, :2]) / np.linalg.det(matrix[:, :2]))
+    assert np.linalg.norm(apart, axis=2).mean() < 2.2
+    assert np.abs(np.mean(apart, axis=(0, 1))).max() < 0.8
+    assert 0.98 < np.mean(scales) ** 0.5 < 1.02
+
+
+def test_rendered_leaves_pictures_nearly_as_they_are():
+    faces = ProceduralFaces(40, 1, size=64, seed=3, yaw=0.0, roll=0.0, pitch=0.0)
+    points = faces.render(outputs=("landmarks",))["landmarks"][:, 68:]
+    matrices = np.stack([alignment_matrix(p, "rendered", 64) for p in points])
+    scale = np.linalg.det(matrices[:, :, :2]) ** 0.5
+    assert abs(scale.mean() - 1) < 0.03
+    centre = [transform_points(m, [[32.0, 36.0]])[0] for m in matrices]
+    assert np.abs(np.mean(centre, 0) - [32, 36]).max() < 1.0
+
+
 # --- the others --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["arcface112", "ffhq", "eyes", "mouth"])
+@pytest.mark.parametrize("name", ["arcface112", "dlib150", "rendered", "ffhq", "eyes", "mouth"])
 @pytest.mark.parametrize("angle", [0.0, 0.6, -2.5])
 def test_frame_moves_with_the_face(name, angle):
     """Turned, scaled and shifted faces come out the same, and a crop of twice the size shows the same."""
@@ -186,7 +218,7 @@ def test_further_templates():
         transform_points(template.matrix(FACE, 150), FACE) * 2,
     )
     before = template_names()
-    assert {"arcface112", "eyes", "ffhq", "mouth", "mouth_seed"} <= set(before)
+    assert {"arcface112", "dlib150", "eyes", "ffhq", "mouth", "mouth_seed", "rendered"} <= set(before)
     register_template(template)
     try:
         assert load_template("corner150") is template
