@@ -291,13 +291,20 @@ def _by_pip(source: ModelSource, scratch: Path, progress: bool) -> Path:
 
 def _by_url(source: ModelSource, scratch: Path, progress: bool) -> Path:
     """What a URL gives, with the hash that was registered, in `scratch`."""
+    from tqdm import tqdm
+
     target = scratch / "archive"
     digest = hashlib.sha256()
     try:
-        with urllib.request.urlopen(source.url, timeout=_URL_TIMEOUT) as stream, target.open("wb") as out:
+        with (
+            urllib.request.urlopen(source.url, timeout=_URL_TIMEOUT) as stream,
+            target.open("wb") as out,
+            tqdm(total=stream.length, unit="B", unit_scale=True, disable=not progress, leave=False) as bar,
+        ):
             while block := stream.read(_BLOCK):
                 digest.update(block)
                 out.write(block)
+                bar.update(len(block))
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
         raise ModelMissingError(f"cannot download {source.url}: {error}") from error
     if digest.hexdigest() != source.sha256:

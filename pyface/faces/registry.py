@@ -58,6 +58,11 @@ _BUILT_IN["features"] = {
     "dlib": "pyface.faces.perceptual:dlib_features",
     "recognition-64": "pyface.faces.perceptual:recognition_features",
 }
+_BUILT_IN["attributes"] = {
+    "default": "pyface.faces.attributes:default",
+    "age-gender": "pyface.faces.attributes:AgeGender",
+    "fer": "pyface.faces.attributes:Expression",
+}
 _REGISTERED: dict[str, dict[str, Factory]] = {kind: {} for kind in KINDS}
 
 

@@ -1,8 +1,8 @@
 """TensorFlow Lite files as plain data: tensors with their weights, and the operations between them.
 
-A `.tflite` file is a FlatBuffer (tables whose fields are found through a table of offsets); numbers of fields and
-codes are those of TensorFlow's public `schema.fbs`, version 3. Nothing in a file is executed, and every offset is
-checked against the size of the file.
+A `.tflite` file is a FlatBuffer (tables whose fields are found through a table of offsets); numbers of fields
+and codes are those of TensorFlow's public `schema.fbs`, version 3. Nothing in a file is executed, and every
+offset is checked against the size of the file.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DTYPES: dict[int, Any] = {
 }  # fmt: skip
 _CODES = {
     0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE",
-    9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6", 22: "RESHAPE",
-    25: "SOFTMAX", 34: "PAD", 40: "MEAN", 41: "SUB", 54: "PRELU",
+    9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6",
+    22: "RESHAPE", 25: "SOFTMAX", 34: "PAD", 40: "MEAN", 41: "SUB", 54: "PRELU",
 }  # fmt: skip
 # operation -> (field, name, format, default) of its options
 _WINDOW = [(0, "padding", "b", 0), (1, "stride_w", "i", 0), (2, "stride_h", "i", 0)]

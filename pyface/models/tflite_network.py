@@ -1,7 +1,7 @@
 """A network of a TensorFlow Lite file as a torch module: batched, differentiable, on any device.
 
-Only the operations of small image networks are known (the table at the end). Four-dimensional values, stored as
-N, H, W, C in the file, are kept as [N, C, H, W]; the batch, 1 in the file, is free.
+Only the operations of small image networks are known (the table at the end). Four-dimensional values,
+stored as N, H, W, C in the file, are kept as [N, C, H, W]; the batch, 1 in the file, is free.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def load_tflite(path: str | os.PathLike[str]) -> TfliteNetwork:
 class TfliteNetwork(nn.Module):
     """Runs the operations of a graph; weights are buffers in float32.
 
-    `forward` takes float [N, C, H, W] of the size in `input_shape` and gives one tensor for each of the graph's
-    outputs, in the file's order; four-dimensional ones as [N, C, H, W].
+    `forward` takes float [N, C, H, W] of the size in `input_shape` and gives one tensor for each of the
+    graph's outputs, in the file's order; four-dimensional ones as [N, C, H, W].
     """
 
     def __init__(self, graph: TfliteGraph) -> None:
@@ -117,8 +117,9 @@ class TfliteNetwork(nn.Module):
         return F.max_pool2d(x, window, (facts["stride_h"], facts["stride_w"]), padding)
 
     def _add(self, inputs: Sequence[Any], operation: TfliteOperation) -> Tensor:
-        result: Tensor = inputs[0] + inputs[1]
-        return result
+        wide = max(x.ndim for x in inputs) == 4
+        a, b = (x.reshape(-1, 1, 1) if wide and x.ndim == 1 else x for x in inputs)  # a value per channel
+        return a + b
 
     def _mean(self, inputs: Sequence[Any], operation: TfliteOperation) -> Tensor:
         x = inputs[0]
