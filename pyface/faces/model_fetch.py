@@ -299,7 +299,7 @@ def _by_url(source: ModelSource, scratch: Path, progress: bool) -> Path:
         with (
             urllib.request.urlopen(source.url, timeout=_URL_TIMEOUT) as stream,
             target.open("wb") as out,
-            tqdm(total=stream.length, unit="B", unit_scale=True, disable=not progress, leave=False) as bar,
+            tqdm(total=_length(stream), unit="B", unit_scale=True, disable=not progress, leave=False) as bar,
         ):
             while block := stream.read(_BLOCK):
                 digest.update(block)
@@ -312,3 +312,9 @@ def _by_url(source: ModelSource, scratch: Path, progress: bool) -> Path:
             f"{source.url} has sha256 {digest.hexdigest()}; expected {source.sha256}. Nothing of it was used."
         )
     return target
+
+
+def _length(stream: Any) -> int | None:
+    """Bytes that a response announces."""
+    text = stream.headers.get("Content-Length") or ""
+    return int(text) if text.isdigit() else None

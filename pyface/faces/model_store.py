@@ -187,9 +187,7 @@ def add_model(
     Args:
         name: of the catalogue, or new: a-z 0-9 . _ -.
         path: the file.
-        kind: a kind of pyface.faces.registry.KINDS; only for a model of one's own.
-        licence: of a model of one's own; carried into reports.
-        purpose: what it is used for.
+        kind, licence, purpose: of a model of one's own; `kind` is one of pyface.faces.registry.KINDS.
         options: keyword arguments for the factory that loads the file, such as template="arcface112".
         source: where the file of a model of one's own came from; `path` by default.
         replace: replace a model of one's own of that name.
