@@ -15,13 +15,13 @@ from PIL import Image
 
 import pyface
 from pyface.data.ckplus_tree import EMOTION_CODES, FOLDERS, HALF_PIXEL
-from pyface.data.emotions import ACTION_UNITS
+from pyface.data.emotions import ACTION_UNITS, PROTOTYPES
 from pyface.data.face_distribution import DISTRIBUTION_VERSION
 from pyface.data.ordered import in_order
 from pyface.data.output_folder import output_folder
 from pyface.data.procedural import Override, draw_faces
 from pyface.errors import ValueRangeError
-from pyface.io.atomic import write_text
+from pyface.io.atomic import remove_leftovers, write_text
 from pyface.io.images import write_image
 from pyface.io.rng import Domain, uniforms
 from pyface.ops.face_render import face_parameters, face_render
@@ -85,8 +85,9 @@ def draw_sequence(
 ) -> DrawnSequence:
     """The frames of one sequence: one person in one light, from all units at 0 up to an emotion's.
 
-    The emotion is drawn so that a person does not repeat one within six sequences. Intensities at the peak
-    are rounded to the five letters of FACS before they are drawn, so that what is noted is what is shown.
+    The emotion is drawn so that a person does not repeat one within six sequences, and at the peak it is
+    strong: its units are raised together until one of them reaches 0.6 to 1. Intensities at the peak are
+    rounded to the five letters of FACS before they are rendered, so that what is noted is what is shown.
 
     Args:
         seed: of the dataset.
@@ -97,11 +98,16 @@ def draw_sequence(
         overrides: see `pyface.data.draw_faces`; by default head and eyes are towards the camera.
     """
     order = np.argsort(uniforms(seed, Domain.SHUFFLE, identity, 0, len(_EMOTIONS))[0])
-    emotion = _EMOTIONS[order[number % len(_EMOTIONS)]]
-    wanted: dict[str, Override] = {**_FRONTAL, **(overrides or {}), "emotion": emotion}
+    wanted: dict[str, Override] = {**_FRONTAL, "emotion": _EMOTIONS[order[number % len(_EMOTIONS)]]}
+    wanted |= overrides or {}
+    emotion = str(wanted["emotion"])
     peak = draw_faces(seed, identity, number, wanted).parameters[0]
     column = {p.name: i for i, p in enumerate(face_parameters())}
     units = [column[f"au{unit}"] for unit in ACTION_UNITS]
+    meant = [column[f"au{unit}"] for unit in PROTOTYPES[emotion] if f"au{unit}" not in wanted]
+    if meant:
+        apex = 0.6 + 0.4 * uniforms(seed, Domain.SHUFFLE, identity, number + 1, 1).item()
+        peak[meant] = np.clip(peak[meant] * max(apex / peak[meant].max(), 1.0), 0.0, 1.0)
     letters = np.rint(peak[units] * 5)
     rise = np.linspace(0.0, 1.0, frames)
     rise = rise**2 * (3.0 - 2.0 * rise)  # slow at both ends
@@ -247,6 +253,7 @@ def _write_files(job: Job) -> int:
     count, files = job
     for parent in {path.parent for path, _ in files}:
         parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(parent)
     for path, content in files:
         if isinstance(content, str):
             write_text(path, content, sync=False)

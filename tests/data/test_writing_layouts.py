@@ -80,6 +80,7 @@ def test_what_is_noted_is_what_is_shown(ckplus):
         assert (sequence.parameters[:, others] == sequence.parameters[0, others]).all()
         strongest = max(PROTOTYPES[sequence.emotion], key=PROTOTYPES[sequence.emotion].get)
         assert strongest in sequence.noted
+        assert max(sequence.parameters[-1, [names.index(f"au{u}") for u in ACTION_UNITS]]) >= 0.6 - 1e-6
     with_nan = CKPlus(ckplus).annotations
     assert sum(int(np.isnan(with_nan[f"AU{u}"]).sum()) for u in ACTION_UNITS) == 1  # sequence 3 of 6
     assert all(not np.isnan(with_nan[f"AU{u}_present"]).any() for u in ACTION_UNITS)
@@ -99,6 +100,11 @@ def test_emotions_do_not_repeat_and_differ_among_people():
     assert all(len(set(row)) == 6 for row in first)
     assert len({tuple(row) for row in first}) > 1
     assert draw_sequence(0, 0, 6, 2).emotion == first[0][0]
+    chosen = draw_sequence(0, 0, 0, 2, overrides={"emotion": "happy", "au12": 0.4})
+    assert chosen.emotion == "happy"
+    assert chosen.noted[12] == 2  # an intensity that is given is not raised
+    with pytest.raises(ValueRangeError, match="emotion must be one of"):
+        draw_sequence(0, 0, 0, overrides={"emotion": "bored"})
 
 
 def test_a_stopped_run_is_continued_to_the_same_bytes(ckplus, tmp_path):
@@ -111,7 +117,8 @@ def test_a_stopped_run_is_continued_to_the_same_bytes(ckplus, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_ckplus(stopped, **options, progress=stop)
     assert not json.loads((stopped / "card.json").read_text())["complete"]
-    next((stopped / FOLDERS["picture"]).rglob("*.png")).unlink()
+    gone = next((stopped / FOLDERS["picture"]).rglob("*.png"))
+    gone.rename(gone.parent / f".{gone.stem}.k1ll3d_1.png")  # what a killed process leaves behind
     steps = []
     write_ckplus(stopped, **options, progress=steps.append)
     assert sum(steps) == PEOPLE * SEQUENCES * FRAMES
