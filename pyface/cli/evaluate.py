@@ -16,7 +16,11 @@ from pyface.errors import ValueRangeError
 
 @click.command()
 @click.argument("network")
-@click.option("--data", required=True, help="Training images: folder, zip or procedural:PEOPLExSAMPLES@SIZE.")
+@click.option(
+    "--data",
+    required=True,
+    help="Training images: folder, zip, LAYOUT[:crop=...,size=N]:PATH or procedural:PEOPLExSAMPLES@SIZE.",
+)
 @click.option("--held-out", help="Images the network never saw.  [default: see below]")
 @click.option("--images", type=int, default=2000, show_default=True, help="In each set that is compared.")
 @click.option("--truncation-psi", "--trunc", type=float, default=1.0, show_default=True)

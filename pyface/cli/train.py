@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 RUN_OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--data", help="Folder or zip of images, or procedural:IDENTITIESxSAMPLES@SIZE."),
+    click.option("--data", help="Folder or zip, LAYOUT:PATH, or procedural:IDENTITIESxSAMPLES@SIZE."),
     click.option("--out", type=PATH, help="Folder for everything the run writes."),
     click.option("--config", type=PATH, help="TOML file with values of fields, and data."),
     click.option("--set", "set_", multiple=True, metavar="FIELD=VALUE", help="Value of a field; repeatable."),

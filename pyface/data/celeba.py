@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from pyface.data.celeba_tables import CELEBA_ATTRIBUTES, COLUMNS, Table, read_table
 from pyface.data.cropping import Crop, square_picture
+from pyface.data.labels import LabelSchema
 from pyface.data.photographs import Photographs
 from pyface.data.problems import OnProblem
 from pyface.data.sample import Pixels, Sample
@@ -183,6 +184,10 @@ class CelebA(Photographs):
         height, width, channels = self.image_shape
         part = f" {self.part}" if self.part else ""
         return f"CelebA({str(self.path)!r}{part}: {len(self)} x [{height}, {width}, {channels}])"
+
+    @property
+    def label_schema(self) -> LabelSchema:
+        return LabelSchema("multi-hot", self.label_names) if self.label_names else LabelSchema()
 
     def _pictures(self, names: Sequence[str]) -> dict[str, str]:
         """Name without suffix -> file, in order."""

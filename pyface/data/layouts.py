@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyface.data.files import open_files
+from pyface.data.files import DatasetFiles, open_files, stem_of
+from pyface.data.labels import LABEL_FILES
 from pyface.data.sample import FaceDataset
 from pyface.data.tree import FOLDERS, LABELS
 from pyface.errors import DataError, ValueRangeError
 
-__all__ = ["LAYOUTS", "layout_of", "open_dataset"]
+__all__ = ["LAYOUTS", "layout_of", "open_dataset", "open_named", "parse_named"]
 
 # layout -> (module, class); the class takes a path and on_problem
 LAYOUTS = {
@@ -26,31 +27,90 @@ LAYOUTS = {
     "mtfl": ("pyface.data.mtfl", "MTFL"),
 }
 
-_CKPLUS = re.compile(r"(.*/)?cohn-kanade-images/S\d+/\d+/[^/]+")
-_CELEBA = re.compile(r"(.*/)?list_(attr|landmarks_align|bbox)_celeba\.(txt|csv)")
-_SPECTRA = re.compile(r"[^/]+_[^/_]+")
+_CELEBA_TABLES = tuple(
+    f"{kind}.{suffix}"
+    for kind in ("list_attr_celeba", "list_landmarks_align_celeba", "list_bbox_celeba")
+    for suffix in ("txt", "csv")
+)
+_PAIR = re.compile(r"[^/]+_[^/_]+")
+_MTFL_CELLS = 15  # a path, five points, four labels
+_OPTION = r"\w+=(?:last:\d+|[^,:=]*)"
+_NAMED = re.compile(rf"({'|'.join(LAYOUTS)}):(?:({_OPTION}(?:,{_OPTION})*):)?(.+)")
 
 
-def _is_spectra(names: Sequence[str]) -> bool:
-    """VIS and NIR with names such as 000012_003.png, and no records that would say more."""
+def _is_ckplus(files: DatasetFiles, names: Sequence[str]) -> bool:
+    return any("cohn-kanade-images/" in name for name in names)
+
+
+def _is_celeba(files: DatasetFiles, names: Sequence[str]) -> bool:
+    return any(name.endswith(_CELEBA_TABLES) for name in names)
+
+
+def _is_mtfl(files: DatasetFiles, names: Sequence[str]) -> bool:
+    """Annotation files of which one of the first lines has a path and fourteen numbers."""
+    there = [name for name in ("training.txt", "testing.txt") if name in names]
+    heads = [files.head(name, 4096).decode("utf-8", "replace").split("\n") for name in there]
+    return any(len(line.split()) == _MTFL_CELLS for lines in heads for line in lines)
+
+
+def _is_spectra(files: DatasetFiles, names: Sequence[str]) -> bool:
+    """VIS and NIR with names such as 000012_003.png."""
     trees = [[n for n in names if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")]
-    stems = [n.partition("/")[2].rpartition(".")[0] for tree in trees for n in tree]
-    return all(trees) and LABELS not in names and all(map(_SPECTRA.fullmatch, stems))
+    return all(trees) and all(_PAIR.fullmatch(stem_of(n)) for tree in trees for n in tree)
 
 
-# in this order; the first that holds is taken
-_RECOGNISED: dict[str, Callable[[Sequence[str]], bool]] = {
-    "ckplus": lambda names: any(map(_CKPLUS.fullmatch, names)),
-    "mtfl": lambda names: "training.txt" in names or "testing.txt" in names,
-    "celeba": lambda names: any(map(_CELEBA.fullmatch, names)),
+_RECOGNISED: dict[str, Callable[[DatasetFiles, Sequence[str]], bool]] = {
+    "ckplus": _is_ckplus,
+    "celeba": _is_celeba,
+    "mtfl": _is_mtfl,
     "spectra": _is_spectra,
 }
 
 
 def layout_of(path: str | os.PathLike[str]) -> str:
-    """The layout that the files of a folder or zip have; "folder" when it is none of the others."""
-    names = open_files(path).names()
-    return next((layout for layout, fits in _RECOGNISED.items() if fits(names)), "folder")
+    """The layout that the files of a folder or zip have; "folder" when it is none of the others.
+
+    Files of labels (labels.jsonl, dataset.json...) are those of a "folder". With VIS and NIR they say more
+    than the names do, so that this is a "folder" too.
+
+    Raises:
+        DataError: the files fit more than one; the message lists them.
+    """
+    files = open_files(path)
+    names = files.names()
+    found = [layout for layout, fits in _RECOGNISED.items() if fits(files, names)]
+    if any(name in names for name in (LABELS, *LABEL_FILES)):
+        found = ["folder", *(layout for layout in found if layout != "spectra")]
+    if len(found) > 1:
+        raise DataError(
+            f"{path} has the files of more than one layout: {', '.join(found)}. Name the one that is meant, "
+            f"as in {found[-1]}:{path} or layout={found[-1]!r}"
+        )
+    return found[0] if found else "folder"
+
+
+def open_named(source: str) -> FaceDataset:
+    """The dataset that a text names: PATH, LAYOUT:PATH, or LAYOUT:NAME=VALUE,NAME=VALUE:PATH.
+
+    >>> open_named("celeba:crop=centre128,split=train:/data/celeba")   # doctest: +SKIP
+
+    The values are those of the layout's class, whole numbers where they are digits.
+
+    Raises:
+        DataError, ValueRangeError: as `open_dataset`.
+    """
+    layout, options, path = parse_named(source)
+    return open_dataset(path, layout, **options)
+
+
+def parse_named(source: str) -> tuple[str | None, dict[str, Any], str]:
+    """Layout (None: to be recognised), options and path of what `open_named` takes."""
+    match = _NAMED.fullmatch(source)
+    if match is None:
+        return None, {}, source
+    pairs = [pair.partition("=")[::2] for pair in re.findall(_OPTION, match[2] or "")]
+    options = {name: int(v) if v.isascii() and v.isdigit() else v for name, v in pairs}
+    return match[1], options, match[3]
 
 
 def open_dataset(path: str | os.PathLike[str], layout: str | None = None, **options: Any) -> FaceDataset:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pyface.data import FaceDataset, ImageFolder, ProceduralFaces
+from pyface.data import FaceDataset, ProceduralFaces
+from pyface.data.layouts import parse_named
 from pyface.data.sample import Subset
 from pyface.errors import DataError, ValueRangeError
 from pyface.generation.dataset import draw_conditions, draw_latents
@@ -21,7 +22,7 @@ from pyface.io.images import to_uint8
 from pyface.io.rng import Domain, permutation
 from pyface.metrics import FeatureExtractor, NearestImages, nearest_sheet
 from pyface.training.feed import box_shrink
-from pyface.training.source import parse_procedural
+from pyface.training.source import open_source
 
 __all__ = [
     "GeneratedImages",
@@ -52,20 +53,6 @@ class RealSets:
     how: str
 
 
-def open_faces(source: str, seed: int = 0) -> FaceDataset:
-    """The dataset of a folder, a zip, or "procedural:IDENTITIESxSAMPLES@SIZE" with this seed.
-
-    Raises:
-        DataError, ValueRangeError: there is none.
-    """
-    if source.startswith("procedural:"):
-        identities, samples, size = parse_procedural(source)
-        return ProceduralFaces(identities, samples, size=size, spectra=("vis",), seed=seed)
-    if not Path(source).exists():
-        raise DataError(f"{source} does not exist. Give a folder or zip of images, or procedural:500x20@64.")
-    return ImageFolder(source)
-
-
 def real_sets(
     source: str, images: int, *, held_out: str | None = None, seed: int = 0, held_out_seed: int = 1
 ) -> RealSets:
@@ -85,9 +72,9 @@ def real_sets(
             f"held-out images would show the people of {source}: the network has seen them. "
             + ("Give another --held-out-seed." if all(rendered) else "Name other data by --held-out.")
         )
-    data = open_faces(source, seed)
+    data = open_source(source, seed=seed)
     if held_out is not None:
-        other = open_faces(held_out, held_out_seed)
+        other = open_source(held_out, seed=held_out_seed)
         how = f"held out: {held_out}"
         return RealSets(data, _chosen(other, images, held_out), _chosen(data, images, source), how)
     if isinstance(data, ProceduralFaces):
@@ -101,7 +88,11 @@ def real_sets(
 
 
 def _same(source: str, other: str) -> bool:
-    return Path(source).resolve() == Path(other).resolve()
+    """Whether two sources show the same people: one place, and not two parts of it."""
+    (_, first, path), (_, second, place) = parse_named(source), parse_named(other)
+    parts = first.get("split"), second.get("split")
+    apart = None not in parts and parts[0] != parts[1]
+    return Path(path).resolve() == Path(place).resolve() and not apart
 
 
 def _chosen(dataset: FaceDataset, images: int, name: str) -> FaceDataset:

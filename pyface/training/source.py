@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyface.data import FaceDataset, ImageFolder, ProceduralFaces
+from pyface.data import FaceDataset, ProceduralFaces
 from pyface.data.labels import schema_of
+from pyface.data.layouts import LAYOUTS, open_named, parse_named
 from pyface.errors import DataError, PyfaceError, ValueRangeError
 from pyface.training.feed import TrainingSet, box_shrink, default_workers, memory_for_images
 from pyface.training.image_cache import ImageStore, cache_folder, fill, mapped_images
 
-__all__ = ["from_dataset", "open_training_set", "parse_procedural"]
+__all__ = ["from_dataset", "open_source", "open_training_set", "parse_procedural"]
 
 
 def parse_procedural(text: str) -> tuple[int, int, int]:
@@ -30,6 +31,30 @@ def parse_procedural(text: str) -> tuple[int, int, int]:
             f"got {text!r}."
         )
     return int(match[1]), int(match[2]), int(match[3])
+
+
+def open_source(source: str, spectra: Sequence[str] = ("vis",), seed: int = 0) -> FaceDataset:
+    """The dataset that `--data` names.
+
+    Args:
+        source: "procedural:IDENTITIESxSAMPLES@SIZE"; a folder or zip, whose layout is recognised; or
+            LAYOUT:PATH or LAYOUT:NAME=VALUE,...:PATH, as "celeba:crop=ffhq,size=64:/data/celeba".
+        spectra: of rendered faces.
+        seed: of rendered faces.
+
+    Raises:
+        DataError, ValueRangeError: there is none, or its files are wrong.
+    """
+    if source.startswith("procedural:"):
+        identities, samples, size = parse_procedural(source)
+        return ProceduralFaces(identities, samples, size=size, spectra=tuple(spectra), seed=seed)
+    path = parse_named(source)[2]
+    if not Path(path).exists():
+        layouts = ", ".join(f"{layout}:PATH" for layout in LAYOUTS)
+        raise DataError(
+            f"{path} does not exist. Give a folder or zip of images, {layouts}, or procedural:500x20@64."
+        )
+    return open_named(source)
 
 
 def open_training_set(
@@ -44,7 +69,7 @@ def open_training_set(
     streamed: bool = False,
     workers: int | None = None,
 ) -> TrainingSet:
-    """Images and labels of a folder, a zip, or "procedural:IDENTITIESxSAMPLES@SIZE".
+    """Images and labels of what `open_source` opens: a folder, a zip, a published dataset, rendered faces.
 
     resolution: (height, width) to shrink to by a whole factor; the images' own when absent. conditions:
     names of the labels to train with; empty for none; None takes every label that the data has (rendered:
@@ -56,18 +81,8 @@ def open_training_set(
     workers: threads that read, and that read ahead while a step runs; by default `default_workers()`.
     Raises DataError for images of other sizes, ValueRangeError for a condition that the data does not have.
     """
-    dataset: FaceDataset
-    if source.startswith("procedural:"):
-        identities, samples, size = parse_procedural(source)
-        dataset = ProceduralFaces(identities, samples, size=size, spectra=tuple(spectra), seed=seed)
-    else:
-        if not Path(source).exists():
-            raise DataError(
-                f"{source} does not exist. Give a folder or zip of images, or procedural:500x20@64."
-            )
-        dataset = ImageFolder(source)
     return from_dataset(
-        dataset,
+        open_source(source, spectra, seed),
         source,
         resolution,
         conditions,
@@ -145,7 +160,7 @@ def _store(
     if not content or (cache is None and not _has_room(folder, size)):
         return
     rendered = data.source.startswith("procedural:")
-    source = data.source if rendered else str(Path(data.source).resolve())
+    source = data.source if rendered else str(Path(parse_named(data.source)[2]).resolve())
     seed = f" seed {getattr(reader.dataset, 'seed', 0)}" if rendered else ""
     settings = f"{data.size[0]}x{data.size[1]} {' '.join(shapes)}{seed}"
     store = ImageStore(source, settings, content, len(data), shapes)

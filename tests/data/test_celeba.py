@@ -133,6 +133,8 @@ def test_attributes_alone_are_enough(flat):
     data = CelebA(flat)
     np.testing.assert_array_equal(data.labels(), HOLDS == 1)
     assert (data.boxes, data[0].landmarks, data[0].identity) == (None, {}, None)
+    with pytest.raises(DataError, match="has no list_landmarks_align_celeba"):
+        CelebA(flat, crop="ffhq")
     (flat / "list_attr_celeba.txt").unlink()
     with pytest.raises(DataError, match=r"no table of CelebA .* ImageFolder"):
         CelebA(flat)
@@ -270,6 +272,16 @@ def test_centre_crops_move_the_points(flat):
     for crop in ("centre200", "centre178+21", "centre0"):
         with pytest.raises(ValueRangeError, match="within 178 x 218"):
             CelebA(flat, crop=crop)
+
+
+@pytest.mark.parametrize(("crop", "eyes"), [("arcface112", 112), ("ffhq", 96)])
+def test_crops_by_points(flat, crop, eyes):
+    data = CelebA(flat, crop=crop, size=eyes)
+    assert data.images([0, 1]).shape == (2, eyes, eyes, 3)
+    points = data[0].landmarks["5pt"]
+    assert (points > 0).all()
+    assert (points < eyes).all()
+    assert abs(points[0, 1] - points[1, 1]) < 0.12 * eyes  # the eyes are level
 
 
 def test_boxes_are_never_applied_to_aligned_pictures(flat):
