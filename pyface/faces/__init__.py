@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyface.faces.detect import as_rgb
 from pyface.faces.face import Face
 from pyface.faces.registry import (
     load_action_units,
@@ -13,15 +14,21 @@ from pyface.faces.registry import (
     model_names,
     register,
 )
+from pyface.faces.schemes import SCHEMES, convert, converted, mirror
 
 __all__ = [
+    "SCHEMES",
     "Face",
+    "as_rgb",
+    "convert",
+    "converted",
     "load_action_units",
     "load_attributes",
     "load_detector",
     "load_embedder",
     "load_features",
     "load_landmarker",
+    "mirror",
     "model_names",
     "register",
 ]

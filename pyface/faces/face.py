@@ -64,6 +64,7 @@ def checked_photo(image: Photo, name: str = "image") -> Photo:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         came = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ShapeError(
-            f"{name} must be uint8 [H, W, 3], RGB; got {came}. Repeat a grey channel, drop alpha."
+            f"{name} must be uint8 [H, W, 3], RGB; got {came}. pyface.faces.as_rgb(image) makes RGB of grey "
+            "pictures and of those with an alpha channel."
         )
     return image

@@ -63,6 +63,14 @@ _BUILT_IN["attributes"] = {
     "age-gender": "pyface.faces.attributes:AgeGender",
     "fer": "pyface.faces.attributes:Expression",
 }
+_BUILT_IN["detector"] = {
+    "default": "pyface.faces.blazeface:load_blazeface",
+    "blazeface": "pyface.faces.blazeface:load_blazeface",
+}
+_BUILT_IN["landmarker"] = {
+    "default": "pyface.faces.mesh:load_facemesh",
+    "facemesh": "pyface.faces.mesh:load_facemesh",
+}
 _REGISTERED: dict[str, dict[str, Factory]] = {kind: {} for kind in KINDS}
 
 

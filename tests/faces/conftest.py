@@ -1,0 +1,46 @@
+"""Rendered faces with known landmarks, and the one photograph: what detectors and landmarkers are held to."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pyface.data import ProceduralFaces
+
+
+@dataclasses.dataclass
+class Renders:
+    """`images` uint8 [N, S, S, 3], `ibug68` [N, 68, 2], `five` [N, 5, 2], `iod` [N] distance of the eyes."""
+
+    images: np.ndarray
+    ibug68: np.ndarray
+    five: np.ndarray
+
+    @property
+    def iod(self):
+        return np.linalg.norm(self.five[:, 1] - self.five[:, 0], axis=1)
+
+    def nme(self, points, truth):
+        """Mean error of each face [N] as a share of the distance of the eyes."""
+        return np.linalg.norm(points - truth, axis=-1).mean(axis=1) / self.iod
+
+
+def render(count, size=256, seed=31, **overrides):
+    faces = ProceduralFaces(count, 1, size, spectra=("vis",), seed=seed, **overrides)
+    drawn = faces.render()
+    return Renders(drawn["vis"], drawn["landmarks"][:, :68], drawn["landmarks"][:, 68:])
+
+
+@pytest.fixture(scope="session")
+def renders():
+    """60 people as the dataset draws them."""
+    return render(60)
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """Eileen Collins, NASA, public domain: uint8 [512, 512, 3]."""
+    skimage_data = pytest.importorskip("skimage.data", reason="the photograph comes with scikit-image")
+    return skimage_data.astronaut()
