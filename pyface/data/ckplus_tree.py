@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyface.data.files import IMAGE_SUFFIXES
+from pyface.data.photographs import LARGEST_COORDINATE
 from pyface.data.problems import Problems
 
 __all__ = [
@@ -202,5 +203,9 @@ def parse_landmarks(data: bytes, file: str, problems: Problems) -> npt.NDArray[n
         return None
     if len(rows) != _POINTS:
         problems.add(file, None, "landmarks", f"must have {_POINTS} points; got {len(rows)}")
+        return None
+    far = next((line for line, row in rows if max(map(abs, row)) > LARGEST_COORDINATE), None)
+    if far is not None:
+        problems.add(file, far, "range", "has a coordinate that is far outside of any picture")
         return None
     return (np.array([row for _, row in rows]) + HALF_PIXEL).astype(np.float32)

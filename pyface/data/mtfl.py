@@ -11,8 +11,8 @@ multi-task learning", ECCV 2014, and the text files of the dataset.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
-import math
 import os
 import posixpath
 import re
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyface.data.photographs import Photographs
+from pyface.data.photographs import LARGEST_COORDINATE, Photographs
 from pyface.data.problems import OnProblem, Problem
 from pyface.data.sample import Sample
 from pyface.errors import DataError, ValueRangeError
@@ -143,14 +143,15 @@ class MTFL(Photographs):
         return list(rows.values())
 
     def _lines(self, part: str, name: str) -> Iterator[_Row]:
-        try:
-            text = self._source.read(name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            self.problems.add(name, None, "not-text", f"is not UTF-8 text: {error.reason}")
-            return
-        if not text.strip():
+        data = self._source.read(name).removeprefix(codecs.BOM_UTF8)
+        if not data.strip():
             self.problems.add(name, None, "empty", "has no lines")
-        for line, words in enumerate(text.split("\n"), 1):
+        for line, content in enumerate(data.splitlines(), 1):
+            try:
+                words = content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                self.problems.add(name, line, "not-text", f"is not UTF-8 text: {error.reason}")
+                continue
             if words.strip():
                 row = _parsed(words, line, part, name)
                 if isinstance(row, Problem):
@@ -185,8 +186,8 @@ def _parsed(text: str, line: int, part: str, source: str) -> _Row | Problem:
         return Problem(file, line, "form", f"{bad!r} is not a number", source)
     if file.startswith(("../", "/")):
         return Problem(file, line, "outside", "lies outside of the dataset", source)
-    if not all(map(math.isfinite, numbers)):
-        return Problem(file, line, "not-finite", "has a number that is not finite", source)
+    if not all(abs(number) <= LARGEST_COORDINATE for number in numbers):
+        return Problem(file, line, "not-finite", "has a number that is not finite, or far too large", source)
     codes = []
     for value, (name, (low, high, meaning)) in zip(numbers[10:], CODES.items(), strict=True):
         if value not in range(low, high + 1):

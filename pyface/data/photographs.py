@@ -21,7 +21,10 @@ from pyface.data.sample import Annotations, FaceDataset, Pixels, Sample
 from pyface.errors import DataError, ShapeError
 from pyface.io.images import image_shape, read_image
 
-__all__ = ["Photographs"]
+__all__ = ["LARGEST_COORDINATE", "Photographs"]
+
+# of a landmark in pixels: what lies further out is no place in a picture, and would not stay finite
+LARGEST_COORDINATE = 1e6
 
 Points = npt.NDArray[np.float32]
 Shape = tuple[int, int, int]

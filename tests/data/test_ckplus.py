@@ -346,6 +346,7 @@ PICTURE = name("", "S005", "001", 3)
         (LANDMARKS, points_text(POINTS[:67]).encode(), "landmarks", None, "must have 68 points; got 67"),
         (LANDMARKS, points_text([*POINTS, POINTS[0]]).encode(), "landmarks", None, "got 69"),
         (LANDMARKS, b"1 2\n" * 67 + b"1 inf\n", "form", 68, "must be 2 numbers"),
+        (LANDMARKS, b"1 2\n" * 67 + b"1e39 2\n", "range", 68, "far outside"),
         (PICTURE, b"", "empty", None, "has zero bytes"),
         (PICTURE, b"\x89PNG\r\n\x1a\nwords", "not-image", None, "is not a PNG"),
     ],

@@ -167,6 +167,7 @@ THIRD, FILE = "net_7876\\0001_0.jpg", "net_7876/0001_0.jpg"
         ("1 2 3 4 5 1 2 3 4 5 1 1 1 3\n", "training.txt", "form", "got 14 words"),
         (line(THIRD, "8 22 x 10 20 12 12 20 28 28", "2 1 1 3"), FILE, "form", "'x' is not a number"),
         (line(THIRD, "8 22 nan 10 20 12 12 20 28 28", "2 1 1 3"), FILE, "not-finite", "not finite"),
+        (line(THIRD, "8 22 1e39 10 20 12 12 20 28 28", "2 1 1 3"), FILE, "not-finite", "far too large"),
         (line(THIRD, POINTS, "0 1 1 3"), FILE, "range", "gender must be 1 male, 2 female; got 0"),
         (line(THIRD, POINTS, "1 3 1 3"), FILE, "range", "smile must be 1 smiling, 2 not; got 3"),
         (line(THIRD, POINTS, "1 1 1.5 3"), FILE, "range", "glasses must be 1 worn, 2 not; got 1.5"),
@@ -203,6 +204,9 @@ def test_bad_pictures_and_files(tree):
         ("AFLW/0001-image20056.jpg", "not-image"),
     ]
     assert faces.annotations["pose"].tolist() == [3, 2, 1, 4]
+    (tree / "training.txt").write_bytes(b"\xff\xff\n" + (tree / "training.txt").read_bytes())
+    faces = MTFL(tree, "training", on_problem="skip")
+    assert (len(faces), faces.problems.found[0].line, faces.problems.found[0].code) == (3, 1, "not-text")
     (tree / "training.txt").write_bytes(b"\xff\xff")
     (tree / "testing.txt").write_text(" \n")
     with pytest.raises(DataError, match=r"no picture that can be used.*not UTF-8 text.*has no lines"):
