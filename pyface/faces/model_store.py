@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,38 @@ __all__ = [
     "model_entry",
     "model_file",
     "offline",
+    "recording",
     "registered_entry",
     "select",
 ]
 
 _NOTE = "verified.json"
+_recorders: list[dict[str, None]] = []  # of `recording`, in all threads
 
 
 def offline() -> bool:
     """Whether PYFACE_OFFLINE forbids downloads (anything but empty and 0)."""
     return os.environ.get("PYFACE_OFFLINE", "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[dict[str, None]]:
+    """Names of the models whose files are taken inside the block, in any thread, in order.
+
+    For reports: load everything inside the block, then `licences_of(names)`. A model that is loaded before is
+    not seen.
+
+    >>> with recording() as names:
+    ...     pass
+    >>> licences_of(names)
+    []
+    """
+    names: dict[str, None] = {}
+    _recorders.append(names)
+    try:
+        yield names
+    finally:
+        _recorders[:] = [other for other in _recorders if other is not names]
 
 
 def model_file(name: str, file: str | None = None) -> Path:
@@ -83,6 +105,8 @@ def model_file(name: str, file: str | None = None) -> Path:
         raise CheckpointError(
             f"{path} is not the file it should be: its sha256 is not {wanted.sha256}. {_replace(entry)}"
         )
+    for names in tuple(_recorders):
+        names[name] = None
     return path
 
 

