@@ -71,6 +71,10 @@ _BUILT_IN["landmarker"] = {
     "default": "pyface.faces.mesh:load_facemesh",
     "facemesh": "pyface.faces.mesh:load_facemesh",
 }
+_BUILT_IN["action_units"] = {
+    "mesh": "pyface.faces.action_units:MeshActionUnits",
+    ".safetensors": "pyface.faces.action_units:NetworkActionUnits",
+}
 _REGISTERED: dict[str, dict[str, Factory]] = {kind: {} for kind in KINDS}
 
 

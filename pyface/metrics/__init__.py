@@ -7,6 +7,7 @@
 1.7
 """
 
+from pyface.metrics.action_units import UnitAgreement, unit_agreement, unit_table
 from pyface.metrics.comparison import Comparison, RealImages
 from pyface.metrics.features import FaceFeatures, FeatureExtractor, FeatureStatistics, features_of
 from pyface.metrics.frechet import frechet_between, frechet_distance
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureStatistics",
     "NearestImages",
     "RealImages",
+    "UnitAgreement",
     "Verification",
     "features_of",
     "frechet_between",
@@ -30,5 +32,7 @@ __all__ = [
     "neighbour_radii",
     "pair_scores",
     "precision_recall",
+    "unit_agreement",
+    "unit_table",
     "verification",
 ]

@@ -2,6 +2,7 @@
 
 from pyface.models._generator import Generator, Images, mix_styles
 from pyface.models._registry import ARCHITECTURES, Architecture, create, find_checkpoint, load
+from pyface.models.action_units import ActionUnitConfig, ActionUnitNetwork
 from pyface.models.dlib_resnet import DlibResNet, DlibResNetConfig
 from pyface.models.iresnet import IResNet, IResNetConfig
 from pyface.models.patch_critic import PatchCritic, PatchCriticConfig
@@ -11,6 +12,8 @@ from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
 
 __all__ = [
     "ARCHITECTURES",
+    "ActionUnitConfig",
+    "ActionUnitNetwork",
     "Architecture",
     "DiscriminatorConfig",
     "DlibResNet",

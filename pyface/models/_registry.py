@@ -40,6 +40,9 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "action-units": Architecture(
+        "pyface.models.action_units", "ActionUnitNetwork", "ActionUnitConfig", "action-unit reader"
+    ),
     "stylegan2-generator": Architecture(
         "pyface.models.stylegan2", "StyleGAN2Generator", "GeneratorConfig", "generator"
     ),
