@@ -110,7 +110,7 @@ def _command_line() -> str:
 
 
 @command.command("sheet")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--count", type=click.IntRange(1, 10_000), default=_SHEET_DEFAULT, show_default=True, help="Pictures."
@@ -129,7 +129,7 @@ def _command_line() -> str:
     help="Rows below that show the first row's pictures as any of vis, nir, segmentation, depth, landmarks.",
 )
 def sheet(
-    source: Path,
+    source: str,
     out: Path,
     count: int,
     columns: int | None,
@@ -137,7 +137,9 @@ def sheet(
     start: int,
     also: tuple[str, ...],
 ) -> None:
-    """Show the first pictures of the dataset SOURCE (folder or .zip) in one image OUT.
+    """Show the first pictures of the dataset SOURCE in one image OUT.
+
+    SOURCE is a folder or .zip, or LAYOUT:NAME=VALUE,...:PATH as for --data of `pyface train`.
 
     docs/faces-sheet.png is made by
 
@@ -146,14 +148,14 @@ def sheet(
       --also segmentation,depth
     pyface data sheet faces docs/faces-sheet.png --columns 8 --also nir,segmentation,depth,landmarks
     """
-    from pyface.data.folder import ImageFolder
     from pyface.data.label_pictures import LABEL_PICTURES, label_picture
+    from pyface.data.layouts import open_named
     from pyface.io.images import contact_sheet
 
     if set(also) - set(LABEL_PICTURES):
         raise ValueRangeError(f"--also takes any of {', '.join(LABEL_PICTURES)}; got {','.join(also)!r}.")
 
-    folder = ImageFolder(source)
+    folder = open_named(source)
     spectrum = spectrum or folder.spectra[0]
     if start >= len(folder):
         raise DataError(f"{source} has {len(folder)} pictures; --start must be less")

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from pyface import cli
 from pyface.data import MTFL, CelebA, CKPlus, PairedSpectra
 from pyface.errors import DataError, ValueRangeError
+from pyface.io.images import read_image
 
 
 def run(*arguments):
@@ -57,3 +58,14 @@ def test_bad_options(tmp_path, arguments, words):
     assert isinstance(result.exception, ValueRangeError)
     assert words in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sheet_of_a_written_tree(tmp_path):
+    assert run("celeba", tmp_path / "faces", "--identities", 2, "--samples", 2).exit_code == 0
+    source = f"celeba:crop=centre128,size=32:{tmp_path / 'faces'}"
+    arguments = ["data", "sheet", source, str(tmp_path / "sheet.png"), "--also", "landmarks"]
+    result = CliRunner().invoke(cli.cli, arguments)
+    assert "4 pictures in" in result.output
+    assert read_image(tmp_path / "sheet.png").shape == (3 * 34 + 2, 2 * 34 + 2, 3)
+    result = CliRunner().invoke(cli.cli, ["data", "sheet", str(tmp_path / "gone"), str(tmp_path / "x.png")])
+    assert isinstance(result.exception, DataError)
