@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pyface.data import ProceduralFaces
+
+
+_spec = importlib.util.spec_from_file_location("photographs", Path(__file__).with_name("photographs.py"))
+_photographs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_photographs)
 
 
 @dataclasses.dataclass
@@ -44,3 +51,21 @@ def astronaut():
     """Eileen Collins, NASA, public domain: uint8 [512, 512, 3]."""
     skimage_data = pytest.importorskip("skimage.data", reason="the photograph comes with scikit-image")
     return skimage_data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """The module tests/faces/photographs.py."""
+    return _photographs
+
+
+@pytest.fixture(scope="session")
+def party():
+    """A photograph with four faces, (photo, faces, areas): large and turned, turned, at the edge, small."""
+    places = [
+        (1.0, 0.3, (170, 190)),
+        (0.5, -0.5, (400, 120)),
+        (1.0, 0.1, (610, 300)),
+        (0.25, 0.0, (330, 330)),
+    ]
+    return _photographs.photograph(places, 400, 640)
