@@ -153,7 +153,7 @@ class FaceReconstructor:
         if self.feather is None and self.erode == 0.0:
             return face.mask
         feather = (
-            edge_width(face.mask / np.float32(255)) if self.feather is None else self.feather * face.size
+            edge_width(_shares(face.mask)) if self.feather is None else self.feather * face.size
         )
         return shrink_mask(face.mask, self.erode * face.size, feather)
 
@@ -162,7 +162,7 @@ class FaceReconstructor:
         mask = self._mask(face)
         rim = 2
         if self.blend == "multiband":  # coarse bands look about as far as the seam is wide
-            rim += math.ceil(2.0 * edge_width(mask / np.float32(255)) / scale_of(face.matrix))
+            rim += math.ceil(2.0 * edge_width(_shares(mask)) / scale_of(face.matrix))
         tight = _window(face, mask)
         if tight is None:
             return
@@ -222,9 +222,14 @@ def _to_window(matrix: Matrix, window: Window) -> tuple[Matrix, tuple[int, int]]
     return back, (rows.stop - rows.start, columns.stop - columns.start)
 
 
+def _shares(mask: npt.NDArray[np.uint8]) -> Float:
+    """A mask in [0, 1]."""
+    return mask.astype(np.float32) / np.float32(255)
+
+
 def _weight(face: ExtractedFace, mask: npt.NDArray[np.uint8], window: Window) -> Float:
     matrix, size = _to_window(face.matrix, window)
-    plane = torch.from_numpy(mask.astype(np.float32) / 255.0)[None]
+    plane = torch.from_numpy(_shares(mask))[None]
     weight = resample(plane, matrix, size, mode="bilinear", padding="zeros")[0].numpy()
     weight[weight < _LEAST_WEIGHT] = 0.0
     return np.minimum(weight, 1.0)
@@ -239,7 +244,7 @@ def _onto_photo(face: ExtractedFace, crop: Tensor, window: Window) -> Float:
 def _sharpened(picture: Float, amount: float) -> Float:
     """Unsharp masking of the brightness of levels [H, W, C], by a Gaussian of sigma 1.5 pixels."""
     channels = picture.shape[2]
-    luma = picture @ (np.float32(_LUMA) if channels == 3 else np.ones(1, np.float32))
+    luma = picture @ np.array(_LUMA if channels == 3 else (1.0,), np.float32)
     reach = math.ceil(3 * _SHARPEN_SIGMA)
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / _SHARPEN_SIGMA) ** 2)
     taps = (taps / taps.sum())[None, None]

@@ -11,7 +11,6 @@ import pytest
 
 from pyface.data import ProceduralFaces
 
-
 _spec = importlib.util.spec_from_file_location("photographs", Path(__file__).with_name("photographs.py"))
 _photographs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_photographs)
