@@ -59,7 +59,7 @@ def test_the_photograph(attributes, astronaut):
     assert tuple(found) == attributes.names
     assert strongest(found) == "happy"
     assert found["expression=happy"] > 0.9
-    # On chips cut by dlib the same networks say 28.7 years (by 68 points) and 33.1 (by 5), male 0.002 and 0.13.
+    # Chips cut by dlib: 28.7 years by 68 points, 33.1 by 5; male 0.002 and 0.13.
     assert 24 < found["age"] < 42
     assert found["male"] < 0.15
     mirrored = attributes.predict(astronaut.flip(3))
