@@ -4,7 +4,8 @@
 
 namespace pyface {
 
-enum class Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
+// kAmx: AVX-512 with bfloat16 and AMX tiles; only kernels of PYFACE_DISPATCH_CPU_TILES have a copy for it.
+enum class Isa : int { kBaseline = 0, kAvx2 = 1, kAvx512 = 2, kAmx = 3 };
 
 // The instruction set in use: the best one the CPU has, or the one PYFACE_CPU_ISA names.
 // Throws Error when that variable holds an unknown name or an instruction set the CPU or the build lacks.
@@ -21,7 +22,7 @@ bool isa_available(Isa isa);
   void op(const Params& p, int threads);   \
   }
 #define PYFACE_CHECK_THREADS(op) ::pyface::check_int_range(#op, "where", threads, 1, 4096)
-#if PYFACE_ISA_COUNT == 3
+#if PYFACE_ISA_COUNT >= 3
 #define PYFACE_DISPATCH_CPU(op, Params)                  \
   PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
   PYFACE_DECLARE_ISA(isa_avx2, op, Params)               \
@@ -30,6 +31,7 @@ bool isa_available(Isa isa);
   void launch_##op##_cpu(const Params& p, int threads) { \
     PYFACE_CHECK_THREADS(op);                            \
     switch (isa()) {                                     \
+      case Isa::kAmx:                                    \
       case Isa::kAvx512:                                 \
         return isa_avx512::op(p, threads);               \
       case Isa::kAvx2:                                   \
@@ -49,4 +51,30 @@ bool isa_available(Isa isa);
     isa_baseline::op(p, threads);                        \
   }                                                      \
   }
+#endif
+
+// PYFACE_DISPATCH_CPU_TILES: the same for kernels that have a copy for AMX.
+#if PYFACE_ISA_COUNT == 4
+#define PYFACE_DISPATCH_CPU_TILES(op, Params)            \
+  PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
+  PYFACE_DECLARE_ISA(isa_avx2, op, Params)               \
+  PYFACE_DECLARE_ISA(isa_avx512, op, Params)             \
+  PYFACE_DECLARE_ISA(isa_amx, op, Params)                \
+  namespace pyface {                                     \
+  void launch_##op##_cpu(const Params& p, int threads) { \
+    PYFACE_CHECK_THREADS(op);                            \
+    switch (isa()) {                                     \
+      case Isa::kAmx:                                    \
+        return isa_amx::op(p, threads);                  \
+      case Isa::kAvx512:                                 \
+        return isa_avx512::op(p, threads);               \
+      case Isa::kAvx2:                                   \
+        return isa_avx2::op(p, threads);                 \
+      case Isa::kBaseline:                               \
+        return isa_baseline::op(p, threads);             \
+    }                                                    \
+  }                                                      \
+  }
+#else
+#define PYFACE_DISPATCH_CPU_TILES(op, Params) PYFACE_DISPATCH_CPU(op, Params)
 #endif

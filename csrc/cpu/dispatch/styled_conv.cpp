@@ -1,0 +1,16 @@
+#include "pyface/styled_conv.h"
+
+#include "cpu/dispatch/isa.h"
+#include "cpu/styled_conv_plan.h"
+
+PYFACE_DISPATCH_CPU_TILES(pack_styled_conv, PackStyledConvParams)
+PYFACE_DISPATCH_CPU_TILES(block_activations, BlockActivationsParams)
+PYFACE_DISPATCH_CPU_TILES(styled_conv, StyledConvParams)
+
+namespace pyface {
+
+int64_t styled_conv_workspace(const StyledConvParams& p, int threads) {
+  return StyledConvPlan(p, threads).bytes();
+}
+
+}  // namespace pyface

@@ -1,0 +1,69 @@
+// How a synthesis layer is cut: taps and phases, tiles, chunks that stay in the L2 cache, and the workspace.
+#pragma once
+#include "cpu/parallel.h"
+#include "pyface/styled_conv.h"
+
+namespace pyface {
+
+// One tap: where it lies in the kernel, and which neighbour of a position it multiplies.
+struct StyledTap {
+  int kernel_y, kernel_x, dy, dx;
+};
+
+// Taps in the order of packed weights. up = 2: u[2 i + a] = sum of x[i] w[a] and x[i - 1] w[a + 2], in phases
+// (even, even), (even, odd), (odd, even), (odd, odd) of 4, 2, 2 and 1 taps.
+inline StyledTap styled_tap(int up, int tap) {
+  if (up == 1) return {tap / 3, tap % 3, tap / 3 - 1, tap % 3 - 1};
+  constexpr StyledTap kUp[9] = {{0, 0, 0, 0},  {0, 2, 0, -1}, {2, 0, -1, 0}, {2, 2, -1, -1}, {0, 1, 0, 0},
+                                {2, 1, -1, 0}, {1, 0, 0, 0},  {1, 2, 0, -1}, {1, 1, 0, 0}};
+  return kUp[tap];
+}
+
+// Taps of the phase that begins with tap `first`.
+inline int styled_phase_taps(int up, int first) {
+  if (up == 1) return 9;
+  return first == 0 ? 4 : first == 8 ? 1 : 2;
+}
+
+struct StyledConvPlan {
+  static constexpr int64_t kCacheBytes = 512 << 10;  // activations or rows that are worked on at a time
+  int workers;
+  int64_t row_tiles = 0;  // up = 1: tiles of a row where rows are whole tiles, else 0: tiles run on over rows
+  int64_t tiles = 0;      // of 16 positions
+  int64_t chunk_pairs = 0;  // pairs of tiles for which all output channels are computed before the next ones
+  int64_t chunk_rows = 0, double_row = 0, rows_floats = 0;  // up = 2
+  bool groups_inside = false;                               // up = 2: all output channels of a chunk of rows
+  int64_t shared_bytes = 0, worker_bytes = 0;               // of the workspace
+  int64_t sums_bytes = 0, values_bytes = 0;
+
+  StyledConvPlan(const StyledConvParams& p, int threads) {
+    const int64_t in = padded_channels(p.in_channels), out = padded_channels(p.out_channels);
+    const int64_t size = dtype_size(p.dtype);
+    workers = worker_count(threads, p.n * p.in_h * p.in_w * in / 64 * out / 16);
+    if (p.up == 1) {
+      row_tiles = p.in_w % 16 == 0 ? p.in_w / 16 : 0;
+      tiles = row_tiles ? p.n * p.in_h * row_tiles : (p.n * (p.in_h + 1) * (p.in_w + 1) + 15) / 16;
+      chunk_pairs = larger_of(1, kCacheBytes / (in * size * 32));
+      chunk_pairs = smaller_of(chunk_pairs, (tiles + 1) / 2);
+      sums_bytes = 2 * 16 * kStyledChannels * 4;
+      values_bytes = 16 * kStyledChannels * size;
+      shared_bytes = p.heads ? p.n * out * kStyledHeadChannels * size : 0;
+      worker_bytes = sums_bytes + values_bytes + (p.heads ? chunk_pairs * 32 * kStyledHeadChannels * 4 : 0);
+    } else {
+      const int64_t row = p.in_w + 1;
+      double_row = 2 * row * kStyledChannels;
+      chunk_rows = smaller_of(larger_of(1, 512 / p.in_w), p.n * (p.in_h + 1));
+      rows_floats = chunk_rows * double_row + 32 * 2 * kStyledChannels;
+      groups_inside = in * out * 9 * size <= (int64_t{1} << 20);
+      worker_bytes = (2 * rows_floats + (groups_inside ? out / kStyledChannels : 1) * 3 * double_row) * 4;
+    }
+    worker_bytes = (worker_bytes + 63) / 64 * 64;
+  }
+  int64_t bytes() const { return shared_bytes + workers * worker_bytes; }
+
+ private:
+  static int64_t larger_of(int64_t a, int64_t b) { return a > b ? a : b; }
+  static int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
+};
+
+}  // namespace pyface

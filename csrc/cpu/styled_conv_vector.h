@@ -1,0 +1,144 @@
+// Sixteen floats at a time on every instruction set, and the passes of a synthesis layer written in them.
+#pragma once
+#include "cpu/parallel.h"
+#include "cpu/scalar.h"
+#include "pyface/styled_conv.h"
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+namespace pyface::PYFACE_ISA_NS {
+namespace {
+
+typedef float V16 __attribute__((vector_size(64), may_alias));
+typedef float V16Unaligned __attribute__((vector_size(64), may_alias, aligned(4)));
+constexpr int64_t kOut = kStyledChannels;  // output channels that are computed together
+constexpr int64_t kTile = 16;              // positions that are computed together
+
+PYFACE_INLINE V16 load16(const float* from) { return *reinterpret_cast<const V16*>(from); }
+PYFACE_INLINE V16 load16_unaligned(const float* from) { return *reinterpret_cast<const V16Unaligned*>(from); }
+PYFACE_INLINE void store16_unaligned(float* to, V16 v) { *reinterpret_cast<V16Unaligned*>(to) = v; }
+PYFACE_INLINE V16 splat(float v) { return V16{} + v; }
+
+#if defined(__AVX512F__)
+PYFACE_INLINE V16 larger(V16 a, V16 b) { return (V16)_mm512_max_ps((__m512)a, (__m512)b); }
+PYFACE_INLINE V16 smaller(V16 a, V16 b) { return (V16)_mm512_min_ps((__m512)a, (__m512)b); }
+PYFACE_INLINE float sum16(V16 v) { return _mm512_reduce_add_ps((__m512)v); }
+#else
+PYFACE_INLINE V16 larger(V16 a, V16 b) { return a > b ? a : b; }
+PYFACE_INLINE V16 smaller(V16 a, V16 b) { return a < b ? a : b; }
+PYFACE_INLINE float sum16(V16 v) {
+  typedef float V8 __attribute__((vector_size(32)));
+  typedef float V4 __attribute__((vector_size(16)));
+  V8 a, b;
+  __builtin_memcpy(&a, &v, 32);
+  __builtin_memcpy(&b, reinterpret_cast<const char*>(&v) + 32, 32);
+  a += b;
+  V4 c, d;
+  __builtin_memcpy(&c, &a, 16);
+  __builtin_memcpy(&d, reinterpret_cast<const char*>(&a) + 16, 16);
+  c += d;
+  return (c[0] + c[2]) + (c[1] + c[3]);
+}
+#endif
+
+// 32 channels of one position of blocked activations; `plane` is the distance of channel blocks.
+PYFACE_INLINE void store32(float* to, int64_t plane, V16 low, V16 high) {
+  *reinterpret_cast<V16*>(to) = low;
+  *reinterpret_cast<V16*>(to + plane) = high;
+}
+#if defined(__AVX512BF16__)
+PYFACE_INLINE void store32(bf16* to, int64_t, V16 low, V16 high) {
+  *reinterpret_cast<__m512bh*>(to) = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+}
+#endif
+
+// lrelu and clamp of a layer: max(v, alpha v) for 0 <= alpha <= 1.
+struct Rectify {
+  V16 alpha, limit;
+  Rectify(double slope, double clamp)
+      : alpha(splat(float(slope))), limit(splat(clamp < 0 ? __builtin_inff() : float(clamp))) {}
+  PYFACE_INLINE V16 operator()(V16 v) const {
+    v = larger(v, v * alpha);
+    return smaller(larger(v, -limit), limit);
+  }
+};
+
+// Where a position of a blocked tensor lies in its image.
+struct Place {
+  int64_t n, y, x;
+};
+
+// The side tensors of one layer, for one block of output channels at a time.
+struct Sides {
+  const float *demod, *noise, *bias, *style;
+  int64_t channels, h, w, noise_stride;
+
+  explicit Sides(const StyledConvParams& p)
+      : demod(static_cast<const float*>(p.demod)),
+        noise(static_cast<const float*>(p.noise)),
+        bias(static_cast<const float*>(p.bias)),
+        style(static_cast<const float*>(p.next_style)),
+        channels(padded_channels(p.out_channels)),
+        h(p.out_h()),
+        w(p.out_w()),
+        noise_stride(p.noise_per_sample ? h * w : 0) {}
+
+  PYFACE_INLINE const float* noise_row(int64_t n, int64_t y) const {
+    return noise == nullptr ? nullptr : noise + n * noise_stride + y * w;
+  }
+};
+
+// Two rows of the output of an up-convolution from five rows of the transposed convolution's: the filter
+// [1, 3, 3, 1] is [1, 1] three times over, along both axes; its scale is in demod.
+template <class T>
+struct FilteredRows {
+  const float* rows[5];  // 2 w + 2 positions of 32 channels, the last one zero
+  const float *demod, *bias, *style, *noise[2];
+  T* y[2];
+  int64_t out_w, plane;
+};
+
+struct BoxState {
+  V16 v{}, a{}, b{};
+  PYFACE_INLINE V16 next(V16 now) {
+    const V16 a_now = now + v, b_now = a_now + a, c = b_now + b;
+    v = now;
+    a = a_now;
+    b = b_now;
+    return c;
+  }
+};
+
+template <class T>
+inline void filter_rows(const FilteredRows<T>& f, const Rectify& rectify) {
+  BoxState top[2], bottom[2];
+  const V16 demod[2] = {load16_unaligned(f.demod), load16_unaligned(f.demod + 16)};
+  const V16 bias[2] = {load16_unaligned(f.bias), load16_unaligned(f.bias + 16)};
+  const V16 style[2] = {load16_unaligned(f.style), load16_unaligned(f.style + 16)};
+  const int64_t block = 64 / sizeof(T);
+  for (int64_t j = 0; j < f.out_w + 2; ++j) {
+    V16 upper[2], lower[2];
+    for (int half = 0; half < 2; ++half) {
+      const int64_t at = j * kOut + half * 16;
+      const V16 r0 = load16(f.rows[0] + at), r1 = load16(f.rows[1] + at), r2 = load16(f.rows[2] + at);
+      const V16 r3 = load16(f.rows[3] + at), r4 = load16(f.rows[4] + at);
+      const V16 s12 = r1 + r2, s23 = r2 + r3, t123 = s12 + s23;
+      upper[half] = top[half].next((r0 + r1) + s12 + t123);
+      lower[half] = bottom[half].next(t123 + (s23 + (r3 + r4)));
+    }
+    if (j < 2) continue;
+    const int64_t x = j - 2;
+    const float upper_noise = f.noise[0] == nullptr ? 0.f : f.noise[0][x];
+    const float lower_noise = f.noise[1] == nullptr ? 0.f : f.noise[1][x];
+    for (int half = 0; half < 2; ++half) {
+      upper[half] = rectify(upper[half] * demod[half] + (bias[half] + upper_noise)) * style[half];
+      lower[half] = rectify(lower[half] * demod[half] + (bias[half] + lower_noise)) * style[half];
+    }
+    store32(f.y[0] + x * block, f.plane, upper[0], upper[1]);
+    store32(f.y[1] + x * block, f.plane, lower[0], lower[1]);
+  }
+}
+
+}  // namespace
+}  // namespace pyface::PYFACE_ISA_NS
