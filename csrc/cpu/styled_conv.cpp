@@ -107,42 +107,83 @@ struct Layer {
     }
   }
 
-  // What follows the products of one tile; heads: sums [position 16][16] of the tile, or null.
-  template <bool kStore, bool kHeads>
-  void finish_tile(int64_t group, int64_t tile, const float* sums, float* heads, const T* head_weights,
-                   T* values) const {
-    Place at = place_of(tile);
-    if (plan.row_tiles) {
-      const float* noise = sides.noise_row(at.n, at.y);
-      T* y = kStore ? out_at(group, at) : nullptr;
-      for (int64_t i = 0; i < kTile; ++i) {
-        T* value = kHeads && Products::kTiledHeads ? values + i * kOut : nullptr;
-        finish_position<kStore, kHeads>(group, at, sums + i * kOut, noise == nullptr ? 0.f : noise[at.x + i],
-                                        kStore ? y + i * kBlock : nullptr, value,
-                                        kHeads ? heads + i * kStyledHeadChannels : nullptr);
-      }
-      if constexpr (kHeads && Products::kTiledHeads) {
-        Products::add_heads(values, head_weights + (at.n * out_groups + group) * kOut * kStyledHeadChannels,
-                            heads);
-      }
-      return;
+  // Two tiles whose products are there and that wait to be finished. heads: their sums [position 16][16].
+  struct Pending {
+    int count = 0;  // of tiles
+    int64_t group = 0, tile = 0;
+    const float* sums = nullptr;
+    float* heads = nullptr;
+    Place at[2];
+    const float* noise[2];
+    T* y[2];
+  };
+
+  template <bool kStore>
+  Pending pending_of(int64_t group, int64_t tile, int count, const float* sums, float* heads) const {
+    Pending made;
+    made.count = count;
+    made.group = group;
+    made.tile = tile;
+    made.sums = sums;
+    made.heads = heads;
+    for (int i = 0; i < count; ++i) {
+      made.at[i] = place_of(tile + i);
+      if (!plan.row_tiles) continue;
+      made.noise[i] = sides.noise_row(made.at[i].n, made.at[i].y);
+      made.y[i] = kStore ? out_at(group, made.at[i]) : nullptr;
     }
-    (void)head_weights;
-    for (int64_t i = 0; i < kTile && at.n < p.n; ++i) {
+    return made;
+  }
+
+  // Position `i` of 32 where rows are whole tiles; values: [position 32][32] for the heads.
+  template <bool kStore, bool kHeads>
+  PYFACE_INLINE void finish_one(const Pending& of, int64_t i, T* values) const {
+    const int64_t tile = i / kTile, in_tile = i % kTile;
+    const float* noise = of.noise[tile];
+    finish_position<kStore, kHeads>(of.group, of.at[tile], of.sums + i * kOut,
+                                    noise == nullptr ? 0.f : noise[of.at[tile].x + in_tile],
+                                    kStore ? of.y[tile] + in_tile * kBlock : nullptr,
+                                    kHeads && Products::kTiledHeads ? values + i * kOut : nullptr,
+                                    kHeads ? of.heads + i * kStyledHeadChannels : nullptr);
+  }
+
+  // The heads of finished tiles.
+  void finish_heads(const Pending& of, const T* head_weights, const T* values) const {
+    if constexpr (Products::kTiledHeads) {
+      constexpr int64_t kWeights = kOut * kStyledHeadChannels;
+      for (int i = 0; i < of.count; ++i) {
+        Products::add_heads(values + i * kTile * kOut,
+                            head_weights + (of.at[i].n * out_groups + of.group) * kWeights,
+                            of.heads + i * kTile * kStyledHeadChannels);
+      }
+    } else {
+      (void)of, (void)head_weights, (void)values;
+    }
+  }
+
+  // Both tiles where tiles run on over rows.
+  template <bool kStore, bool kHeads>
+  void finish_running(const Pending& of) const {
+    Place at = of.at[0];
+    for (int64_t i = 0; i < of.count * kTile && at.n < p.n; ++i) {
       if (at.x < p.in_w && at.y < p.in_h) {
         const float* noise = sides.noise_row(at.n, at.y);
-        finish_position<kStore, kHeads>(group, at, sums + i * kOut, noise == nullptr ? 0.f : noise[at.x],
-                                        kStore ? out_at(group, at) : nullptr, nullptr,
-                                        kHeads ? heads + i * kStyledHeadChannels : nullptr);
+        finish_position<kStore, kHeads>(of.group, at, of.sums + i * kOut,
+                                        noise == nullptr ? 0.f : noise[at.x],
+                                        kStore ? out_at(of.group, at) : nullptr, nullptr,
+                                        kHeads ? of.heads + i * kStyledHeadChannels : nullptr);
       }
-      if (++at.x == in_row) {
-        at.x = 0;
-        if (++at.y == p.in_h + 1) {
-          at.y = 0;
-          ++at.n;
-        }
-      }
+      advance(at);
     }
+  }
+
+  // To the next position of running tiles.
+  void advance(Place& at) const {
+    if (++at.x < in_row) return;
+    at.x = 0;
+    if (++at.y <= p.in_h) return;
+    at.y = 0;
+    ++at.n;
   }
 
   // Adds the heads of tiles [begin, end) to the images.
@@ -156,17 +197,13 @@ struct Layer {
           float* pixel = rgb + at.n * p.head_channels * area + at.y * p.in_w + at.x;
           for (int64_t k = 0; k < p.head_channels; ++k) pixel[k * area] += heads[i * kStyledHeadChannels + k];
         }
-        if (++at.x == in_row) {
-          at.x = 0;
-          if (++at.y == p.in_h + 1) {
-            at.y = 0;
-            ++at.n;
-          }
-        }
+        advance(at);
       }
     }
   }
 
+  // Pairs [begin, end) of tiles. Where rows are whole tiles, one pair is finished during the products of the
+  // next one.
   template <bool kStore, bool kHeads>
   void plain_range(int worker, int64_t begin, int64_t end) const {
     [[maybe_unused]] const typename Products::Session session;
@@ -175,6 +212,24 @@ struct Layer {
     T* values = reinterpret_cast<T*>(own + plan.sums_bytes);
     float* heads = reinterpret_cast<float*>(own + plan.sums_bytes + plan.values_bytes);
     const T* head_weights = static_cast<const T*>(p.workspace);
+    const int64_t steps = 9 * in_blocks, at_once = (2 * kTile + steps - 1) / steps;
+    Pending waiting;
+    int turn = 0;
+    const auto finish = [&](int64_t step) {
+      const int64_t first = step * at_once, all = waiting.count * kTile;
+      for (int64_t i = first; i < first + at_once && i < all; ++i) {
+        finish_one<kStore, kHeads>(waiting, i, values);
+      }
+    };
+    const auto drain = [&] {
+      if (plan.row_tiles) {
+        for (int64_t step = 0; step < steps; ++step) finish(step);
+        if (kHeads) finish_heads(waiting, head_weights, values);
+      } else {
+        finish_running<kStore, kHeads>(waiting);
+      }
+      waiting.count = 0;
+    };
     for (int64_t first = begin; first < end; first += plan.chunk_pairs) {
       const int64_t last = first + plan.chunk_pairs < end ? first + plan.chunk_pairs : end;
       const int64_t first_tile = 2 * first, last_tile = 2 * last < plan.tiles ? 2 * last : plan.tiles;
@@ -183,22 +238,31 @@ struct Layer {
         const T* weight = weight_of(group, 0);
         for (int64_t tile = first_tile; tile < last_tile; tile += 2) {
           const int count = tile + 1 < last_tile ? 2 : 1;
-          const T* a[2] = {in_at(position_of(tile)), count == 2 ? in_at(position_of(tile + 1)) : nullptr};
-          float* c[2] = {sums, sums + kTile * kOut};
+          const int64_t next = tile + 3 < last_tile ? tile + 2 : first_tile;
+          const T* a[2] = {in_at(position_of(tile)), in_at(position_of(tile + 1))};
+          const T* next_a[2] = {in_at(position_of(next)), in_at(position_of(next + 1))};
+          float* now = sums + turn * 2 * kTile * kOut;
+          float* c[2] = {now, now + kTile * kOut};
+          turn ^= 1;
           if (count == 2) {
-            Products::template multiply<9, 2>(a, in_plane, offsets, weight, in_blocks, c, kOut);
+            Products::template multiply<9, 2>(a, next_a, in_plane, offsets, weight, in_blocks, c, kOut,
+                                              finish);
           } else {
-            Products::template multiply<9, 1>(a, in_plane, offsets, weight, in_blocks, c, kOut);
+            Products::template multiply<9, 1>(a, next_a, in_plane, offsets, weight, in_blocks, c, kOut,
+                                              finish);
           }
-          for (int i = 0; i < count; ++i) {
-            finish_tile<kStore, kHeads>(group, tile + i, c[i],
-                                        heads + (tile + i - first_tile) * kTile * kStyledHeadChannels,
-                                        head_weights, values);
-          }
+          if (kHeads && waiting.count > 0) finish_heads(waiting, head_weights, values);
+          waiting = pending_of<kStore>(group, tile, count, now,
+                                       heads + (tile - first_tile) * kTile * kStyledHeadChannels);
+          if (!plan.row_tiles) drain();
         }
       }
-      if (kHeads) add_to_images(first_tile, last_tile, heads);
+      if (kHeads) {
+        if (waiting.count > 0) drain();
+        add_to_images(first_tile, last_tile, heads);
+      }
     }
+    if (waiting.count > 0) drain();
   }
 
   // Head weights [n][group][in 32][16] as tiles, in front of the workspace.
@@ -235,83 +299,139 @@ struct Layer {
 
   // ---- up = 2: rows of the transposed convolution, two (even, odd) for each row of in_row positions
 
+  // Rows [first, last) of one group of output channels, and three rows of before: odd of the last but one,
+  // even and odd of the last.
   struct Rows {
-    float *even, *odd,
-        *before;    // of the rows at hand; before: odd of the last but one, even and odd of the last
-    int64_t first;  // row that even and odd begin with
+    float *even = nullptr, *odd = nullptr, *before = nullptr;
+    int64_t group = 0, first = 0, last = 0;
   };
-  PYFACE_INLINE const float* even_row(const Rows& rows, int64_t row) const {
+  const float* even_row(const Rows& rows, int64_t row) const {
     return row >= rows.first ? rows.even + (row - rows.first) * plan.double_row
                              : rows.before + plan.double_row;
   }
-  PYFACE_INLINE const float* odd_row(const Rows& rows, int64_t row) const {
+  const float* odd_row(const Rows& rows, int64_t row) const {
     if (row >= rows.first) return rows.odd + (row - rows.first) * plan.double_row;
     return rows.before + (row == rows.first - 1 ? 2 : 0) * plan.double_row;
   }
 
-  template <int kTiles>
-  void four_phases(int64_t group, int64_t position, int64_t local, const Rows& rows) const {
-    const T* a[2] = {in_at(position), in_at(position + kTile)};
-    const int64_t stride = 2 * kOut;
+  // The filter over rows whose products are there, piece by piece.
+  struct Filtering {
+    Rows rows;
+    int64_t row = 0, column = 0;  // where it goes on
+    FilteredRows<T> f;
+    FilterState state;
+  };
+
+  // Makes `at.row`, or the first row after it that has output, ready; false where there is none.
+  bool begin_row(Filtering& at, int64_t emit) const {
+    for (; at.row < at.rows.last; ++at.row) {
+      const int64_t n = at.row / (p.in_h + 1), i = at.row % (p.in_h + 1);
+      if (i == 0 || at.row < emit) continue;
+      const int64_t side = n * sides.channels + at.rows.group * kOut, y = 2 * i - 2;
+      at.f = {{odd_row(at.rows, at.row - 2), even_row(at.rows, at.row - 1), odd_row(at.rows, at.row - 1),
+               even_row(at.rows, at.row), odd_row(at.rows, at.row)},
+              sides.demod + side,
+              sides.bias + at.rows.group * kOut,
+              sides.style + side,
+              {sides.noise_row(n, y), sides.noise_row(n, y + 1)},
+              {out_at(at.rows.group, {n, y, 0}), out_at(at.rows.group, {n, y + 1, 0})}};
+      at.state = FilterState();
+      at.column = 0;
+      return true;
+    }
+    return false;
+  }
+
+  // Filters `columns` columns; rows of before are replaced when all is done, and at.rows.last becomes 0.
+  void filter_some(Filtering& at, int64_t columns, int64_t emit) const {
+    const int64_t width = p.out_w() + 2;
+    while (columns > 0 && at.row < at.rows.last) {
+      const int64_t end = at.column + columns < width ? at.column + columns : width;
+      filter_columns(at.f, at.state, at.column, end, out_plane, rectify);
+      columns -= end - at.column;
+      at.column = end;
+      if (end < width) return;
+      ++at.row;
+      begin_row(at, emit);
+    }
+    if (at.rows.last > 0 && at.row >= at.rows.last) {
+      const size_t bytes = plan.double_row * sizeof(float);
+      const int64_t last = at.rows.last;
+      __builtin_memmove(at.rows.before, odd_row(at.rows, last - 2), bytes);
+      __builtin_memcpy(at.rows.before + plan.double_row, even_row(at.rows, last - 1), bytes);
+      __builtin_memcpy(at.rows.before + 2 * plan.double_row, odd_row(at.rows, last - 1), bytes);
+      at.rows.last = 0;
+    }
+  }
+
+  template <int kTiles, class Side>
+  void four_phases(const Rows& rows, int64_t local, int64_t next, const Side& side) const {
+    const int64_t begin = rows.first * in_row, stride = 2 * kOut;
+    const T* a[2] = {in_at(begin + local), in_at(begin + local + kTile)};
+    const T* next_a[2] = {in_at(begin + next), in_at(begin + next + kTile)};
     float* even = rows.even + local * stride;
     float* odd = rows.odd + local * stride;
     float* ee[2] = {even, even + kTile * stride};
     float* eo[2] = {even + kOut, even + kTile * stride + kOut};
     float* oe[2] = {odd, odd + kTile * stride};
     float* oo[2] = {odd + kOut, odd + kTile * stride + kOut};
-    Products::template multiply<4, kTiles>(a, in_plane, offsets, weight_of(group, 0), in_blocks, ee, stride);
-    Products::template multiply<2, kTiles>(a, in_plane, offsets + 4, weight_of(group, 4), in_blocks, eo,
-                                           stride);
-    Products::template multiply<2, kTiles>(a, in_plane, offsets + 6, weight_of(group, 6), in_blocks, oe,
-                                           stride);
-    Products::template multiply<1, kTiles>(a, in_plane, offsets + 8, weight_of(group, 8), in_blocks, oo,
-                                           stride);
+    const T* w = weight_of(rows.group, 0);
+    const int64_t tap = in_blocks * kOut * kBlock;
+    Products::template multiply<4, kTiles>(a, next_a, in_plane, offsets, w, in_blocks, ee, stride, side);
+    Products::template multiply<2, kTiles>(a, next_a, in_plane, offsets + 4, w + 4 * tap, in_blocks, eo,
+                                           stride, side);
+    Products::template multiply<2, kTiles>(a, next_a, in_plane, offsets + 6, w + 6 * tap, in_blocks, oe,
+                                           stride, side);
+    Products::template multiply<1, kTiles>(a, next_a, in_plane, offsets + 8, w + 8 * tap, in_blocks, oo,
+                                           stride, side);
   }
 
-  // Rows [first, last) of one group; those from `emit` on are finished.
-  void up_rows(int64_t group, int64_t first, int64_t last, int64_t emit, Rows& rows) const {
-    rows.first = first;
-    const int64_t begin = first * in_row, count = (last - first) * in_row;
-    for (int64_t local = 0; local < count; local += 2 * kTile) {
-      if (count - local > kTile) {
-        four_phases<2>(group, begin + local, local, rows);
-      } else {
-        four_phases<1>(group, begin + local, local, rows);
-      }
-    }
-    for (int64_t row = first < emit ? emit : first; row < last; ++row) {
-      const int64_t n = row / (p.in_h + 1), i = row % (p.in_h + 1);
-      if (i == 0) continue;
-      const int64_t side = n * sides.channels + group * kOut, y = 2 * i - 2;
-      const FilteredRows<T> f = {{odd_row(rows, row - 2), even_row(rows, row - 1), odd_row(rows, row - 1),
-                                  even_row(rows, row), odd_row(rows, row)},
-                                 sides.demod + side,
-                                 sides.bias + group * kOut,
-                                 sides.style + side,
-                                 {sides.noise_row(n, y), sides.noise_row(n, y + 1)},
-                                 {out_at(group, {n, y, 0}), out_at(group, {n, y + 1, 0})},
-                                 p.out_w(),
-                                 out_plane};
-      filter_rows(f, rectify);
-    }
-    const size_t bytes = plan.double_row * sizeof(float);
-    __builtin_memmove(rows.before, odd_row(rows, last - 2), bytes);
-    __builtin_memcpy(rows.before + plan.double_row, even_row(rows, last - 1), bytes);
-    __builtin_memcpy(rows.before + 2 * plan.double_row, odd_row(rows, last - 1), bytes);
-  }
-
+  // Rows of in_row positions [begin, end). The filter goes over some rows during the products of the next
+  // ones.
   void up_range(int worker, int64_t begin, int64_t end) const {
     [[maybe_unused]] const typename Products::Session session;
-    char* own = static_cast<char*>(p.workspace) + plan.shared_bytes + worker * plan.worker_bytes;
-    float* even = reinterpret_cast<float*>(own);
-    float* odd = even + plan.rows_floats;
-    float* before = odd + plan.rows_floats;
+    float* own = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + plan.shared_bytes +
+                                          worker * plan.worker_bytes);
+    float* before = own + 4 * plan.rows_floats;
     const int64_t start = begin < 2 ? 0 : begin - 2, state = 3 * plan.double_row;
+    __builtin_memset(before, 0, (plan.groups_inside ? out_groups : 1) * state * sizeof(float));
+    Filtering waiting;
+    int turn = 0;
+    constexpr int64_t kPiece = 4;  // columns at a time: fewer would move the state too often
     const auto piece = [&](int64_t group, int64_t first, float* kept) {
       const int64_t last = first + plan.chunk_rows < end ? first + plan.chunk_rows : end;
-      Rows rows{even, odd, kept, first};
-      if (first == start) __builtin_memset(kept, 0, state * sizeof(float));
-      up_rows(group, first, last, begin, rows);
+      const Rows rows{own + turn * 2 * plan.rows_floats,
+                      own + (turn * 2 + 1) * plan.rows_floats,
+                      kept,
+                      group,
+                      first,
+                      last};
+      turn ^= 1;
+      const int64_t count = (last - first) * in_row;
+      const int64_t columns = (waiting.rows.last - waiting.row) * (p.out_w() + 2);
+      const int64_t steps = (count + 2 * kTile - 1) / (2 * kTile) * 9 * in_blocks;
+      const int64_t rate = columns > 0 ? (columns * 256 + steps - 1) / steps : 0;  // columns / 256 a step
+      int64_t due = 0;
+      const auto filter = [&](int64_t) {
+        due += rate;
+        if (due < kPiece * 256) return;
+        const int64_t whole = due / 256;
+        due -= whole * 256;
+        filter_some(waiting, whole, begin);
+      };
+      for (int64_t local = 0; local < count; local += 2 * kTile) {
+        const int64_t next = local + 3 * kTile < count ? local + 2 * kTile : 0;
+        if (count - local > kTile) {
+          four_phases<2>(rows, local, next, filter);
+        } else {
+          four_phases<1>(rows, local, next, filter);
+        }
+      }
+      filter_some(waiting, columns, begin);
+      if (!plan.groups_inside && first == start) __builtin_memset(kept, 0, state * sizeof(float));
+      waiting.rows = rows;
+      waiting.row = first;
+      begin_row(waiting, begin);
     };
     if (plan.groups_inside) {
       for (int64_t first = start; first < end; first += plan.chunk_rows) {
@@ -322,6 +442,7 @@ struct Layer {
         for (int64_t first = start; first < end; first += plan.chunk_rows) piece(group, first, before);
       }
     }
+    filter_some(waiting, (end - start) * (p.out_w() + 2), begin);
   }
 
   void up() const {

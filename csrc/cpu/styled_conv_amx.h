@@ -38,9 +38,14 @@ struct AmxProducts {
     return (out / 16) * kTileElements + (in / 2) * 32 + (out % 16) * 2 + in % 2;
   }
 
-  template <int kTaps, int kTiles>
-  static void multiply(const bf16* const* a, int64_t plane, const int64_t* offsets, const bf16* w,
-                       int64_t blocks, float* const* c, int64_t stride) {
+  // c[position][out] = sum over blocks and taps of a[block][position + offset[tap]][in] * w[in][out];
+  // positions of c are `stride` floats apart. w: [block][tap] of tiles. next_a: activations of the next call,
+  // which are fetched ahead: the lowest row alone, the others are in the L1 or L2 cache already. side(step)
+  // is called once a step, blocks * taps times, between the tile instructions, which run beside it.
+  template <int kTaps, int kTiles, class Side>
+  static PYFACE_INLINE void multiply(const bf16* const* a, const bf16* const* next_a, int64_t plane,
+                                     const int64_t* offsets, const bf16* w, int64_t blocks, float* const* c,
+                                     int64_t stride, Side&& side) {
     _tile_zero(0);
     _tile_zero(1);
     if constexpr (kTiles == 2) {
@@ -48,25 +53,32 @@ struct AmxProducts {
       _tile_zero(3);
     }
     const bf16 *a0 = a[0], *a1 = a[kTiles - 1];
-    for (int64_t block = 0; block < blocks; ++block, a0 += plane, a1 += plane) {
+    int64_t step = 0;
+    for (int64_t block = 0; block < blocks; ++block) {
+      const bool last = block + 1 == blocks;
+      const bf16* ahead0 = last ? next_a[0] : a0 + plane;
+      const bf16* ahead1 = last ? next_a[kTiles - 1] : a1 + plane;
 #pragma GCC unroll 9
       for (int tap = 0; tap < kTaps; ++tap, w += 2 * kTileElements) {
         const int64_t offset = offsets[tap];
         _tile_loadd(4, a0 + offset, 64);
         _tile_loadd(6, w, 64);
         _tile_dpbf16ps(0, 4, 6);
-        fetch<kAhead, 0, 16>(w);
         _tile_loadd(7, w + kTileElements, 64);
         _tile_dpbf16ps(1, 4, 7);
         if constexpr (kTiles == 2) {
           _tile_loadd(5, a1 + offset, 64);
-          fetch<kAhead, 16, 32>(w);
           _tile_dpbf16ps(2, 5, 6);
+          if (kTaps == 9 && tap == 6) fetch<0, 16>(ahead0 + offsets[7]);
+          if (kTaps == 9 && tap == 7) fetch<0, 16>(ahead1 + offset);
+          if (kTaps == 4 && tap == 0) fetch<0, 16>(ahead0 + offset);
+          if (kTaps == 4 && tap == 1) fetch<0, 16>(ahead1 + offsets[0]);
           _tile_dpbf16ps(3, 5, 7);
-        } else {
-          fetch<kAhead, 16, 32>(w);
         }
+        side(step++);
       }
+      a0 += plane;
+      a1 += plane;
     }
     _tile_stored(0, c[0], stride * 4);
     _tile_stored(1, c[0] + 16, stride * 4);
@@ -86,13 +98,12 @@ struct AmxProducts {
   }
 
  private:
-  static constexpr int64_t kAhead = 8 * 2 * kTileElements;  // weights are read once a pass, from the L2 cache
-
-  template <int64_t kDistance, int kFrom, int kTo>
-  static PYFACE_INLINE void fetch(const bf16* w) {
+  // Brings lines [kFrom, kTo) of 64 bytes into the L1 cache.
+  template <int kFrom, int kTo>
+  static PYFACE_INLINE void fetch(const bf16* from) {
 #pragma GCC unroll 16
     for (int line = kFrom; line < kTo; ++line) {
-      _mm_prefetch(reinterpret_cast<const char*>(w + kDistance + line * 32), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(from + line * 32), _MM_HINT_T0);
     }
   }
 };

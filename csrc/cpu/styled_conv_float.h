@@ -24,10 +24,12 @@ struct FloatProducts {
   static int64_t weight_at(int64_t in, int64_t out) { return in * kOut + out; }
 
   // c[position][out] = sum over blocks and taps of a[block][position + offset[tap]][in] * w[in][out];
-  // positions of c are `stride` floats apart. w: [block][tap][in 16][out 32].
-  template <int kTaps, int kTiles>
-  static void multiply(const float* const* a, int64_t plane, const int64_t* offsets, const float* w,
-                       int64_t blocks, float* const* c, int64_t stride) {
+  // positions of c are `stride` floats apart. w: [block][tap][in 16][out 32]. side(step) is called
+  // blocks * taps times.
+  template <int kTaps, int kTiles, class Side>
+  static void multiply(const float* const* a, const float* const*, int64_t plane, const int64_t* offsets,
+                       const float* w, int64_t blocks, float* const* c, int64_t stride, Side&& side) {
+    for (int64_t step = 0; step < blocks * kTaps; ++step) side(step);
     for (int tile = 0; tile < kTiles; ++tile) {
       for (int first = 0; first < kTile; first += kPositionsAtOnce) {
         for (int out = 0; out < kOut; out += 2 * kLanes) {

@@ -45,8 +45,8 @@ struct StyledConvPlan {
       tiles = row_tiles ? p.n * p.in_h * row_tiles : (p.n * (p.in_h + 1) * (p.in_w + 1) + 15) / 16;
       chunk_pairs = larger_of(1, kCacheBytes / (in * size * 32));
       chunk_pairs = smaller_of(chunk_pairs, (tiles + 1) / 2);
-      sums_bytes = 2 * 16 * kStyledChannels * 4;
-      values_bytes = 16 * kStyledChannels * size;
+      sums_bytes = 2 * 32 * kStyledChannels * 4;
+      values_bytes = 32 * kStyledChannels * size;
       shared_bytes = p.heads ? p.n * out * kStyledHeadChannels * size : 0;
       worker_bytes = sums_bytes + values_bytes + (p.heads ? chunk_pairs * 32 * kStyledHeadChannels * 4 : 0);
     } else {
@@ -55,7 +55,7 @@ struct StyledConvPlan {
       chunk_rows = smaller_of(larger_of(1, 512 / p.in_w), p.n * (p.in_h + 1));
       rows_floats = chunk_rows * double_row + 32 * 2 * kStyledChannels;
       groups_inside = in * out * 9 * size <= (int64_t{1} << 20);
-      worker_bytes = (2 * rows_floats + (groups_inside ? out / kStyledChannels : 1) * 3 * double_row) * 4;
+      worker_bytes = (4 * rows_floats + (groups_inside ? out / kStyledChannels : 1) * 3 * double_row) * 4;
     }
     worker_bytes = (worker_bytes + 63) / 64 * 64;
   }

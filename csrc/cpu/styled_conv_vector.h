@@ -96,9 +96,9 @@ struct FilteredRows {
   const float* rows[5];  // 2 w + 2 positions of 32 channels, the last one zero
   const float *demod, *bias, *style, *noise[2];
   T* y[2];
-  int64_t out_w, plane;
 };
 
+// [1, 1] three times over a row, from left to right.
 struct BoxState {
   V16 v{}, a{}, b{};
   PYFACE_INLINE V16 next(V16 now) {
@@ -110,15 +110,20 @@ struct BoxState {
   }
 };
 
-template <class T>
-inline void filter_rows(const FilteredRows<T>& f, const Rectify& rectify) {
+// The state between pieces of the same rows.
+struct FilterState {
   BoxState top[2], bottom[2];
-  const V16 demod[2] = {load16_unaligned(f.demod), load16_unaligned(f.demod + 16)};
-  const V16 bias[2] = {load16_unaligned(f.bias), load16_unaligned(f.bias + 16)};
-  const V16 style[2] = {load16_unaligned(f.style), load16_unaligned(f.style + 16)};
-  const int64_t block = 64 / sizeof(T);
-  for (int64_t j = 0; j < f.out_w + 2; ++j) {
+};
+
+// Columns [begin, end) of 2 w + 2 of the transposed convolution's rows.
+template <class T>
+inline void filter_columns(const FilteredRows<T>& f, FilterState& kept, int64_t begin, int64_t end,
+                           int64_t plane, const Rectify& rectify) {
+  BoxState top[2] = {kept.top[0], kept.top[1]}, bottom[2] = {kept.bottom[0], kept.bottom[1]};
+  constexpr int64_t kBlock = 64 / sizeof(T);
+  for (int64_t j = begin; j < end; ++j) {
     V16 upper[2], lower[2];
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const int64_t at = j * kOut + half * 16;
       const V16 r0 = load16(f.rows[0] + at), r1 = load16(f.rows[1] + at), r2 = load16(f.rows[2] + at);
@@ -131,12 +136,19 @@ inline void filter_rows(const FilteredRows<T>& f, const Rectify& rectify) {
     const int64_t x = j - 2;
     const float upper_noise = f.noise[0] == nullptr ? 0.f : f.noise[0][x];
     const float lower_noise = f.noise[1] == nullptr ? 0.f : f.noise[1][x];
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      upper[half] = rectify(upper[half] * demod[half] + (bias[half] + upper_noise)) * style[half];
-      lower[half] = rectify(lower[half] * demod[half] + (bias[half] + lower_noise)) * style[half];
+      const V16 demod = load16_unaligned(f.demod + half * 16), bias = load16_unaligned(f.bias + half * 16);
+      const V16 style = load16_unaligned(f.style + half * 16);
+      upper[half] = rectify(upper[half] * demod + (bias + upper_noise)) * style;
+      lower[half] = rectify(lower[half] * demod + (bias + lower_noise)) * style;
     }
-    store32(f.y[0] + x * block, f.plane, upper[0], upper[1]);
-    store32(f.y[1] + x * block, f.plane, lower[0], lower[1]);
+    store32(f.y[0] + x * kBlock, plane, upper[0], upper[1]);
+    store32(f.y[1] + x * kBlock, plane, lower[0], lower[1]);
+  }
+  for (int half = 0; half < 2; ++half) {
+    kept.top[half] = top[half];
+    kept.bottom[half] = bottom[half];
   }
 }
 
