@@ -6,6 +6,7 @@ are padded to a multiple of 32, and every value has been multiplied by the style
 
 from __future__ import annotations
 
+import mmap
 import threading
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ __all__ = [
 MOST_HEAD_CHANNELS = 16
 _GROUP = 32
 _FILTER_GAIN = 1 / 16  # of [1, 3, 3, 1] along both axes, summing to 8 each, for an image enlarged by 4
+_HUGE_PAGE = 2 << 20
 _arena = threading.local()
 
 
@@ -75,9 +77,24 @@ def memory(name: str, size: int) -> Tensor:
     found = held.get(name)
     if found is None or found.numel() < size:
         held.pop(name, None)
-        with torch.inference_mode(False):
-            found = held[name] = torch.empty(size, dtype=torch.uint8)
+        found = held[name] = _pages(size)
     return found
+
+
+def _pages(size: int) -> Tensor:
+    """`size` bytes at a multiple of 64; in huge pages where they are many and the system has such pages.
+
+    A layer walks through so many channel blocks at once that small pages miss the TLB and stop the prefetcher.
+    """
+    with torch.inference_mode(False):
+        if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+            return torch.empty(size, dtype=torch.uint8)
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory gets small pages
+        area = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE, flags=private)
+        area.madvise(mmap.MADV_HUGEPAGE)
+        whole = torch.frombuffer(area, dtype=torch.uint8)
+        start = -whole.data_ptr() % _HUGE_PAGE
+        return whole[start : start + size]
 
 
 class PackedWeight:
@@ -101,7 +118,7 @@ class PackedWeight:
         weight = weight.detach().float().contiguous()
         out_channels, in_channels = weight.shape[:2]
         size = -(-out_channels // _GROUP) * -(-in_channels // _GROUP) * _GROUP**2 * 9
-        packed = torch.empty(size, dtype=dtype)
+        packed = _pages(size * dtype.itemsize).view(dtype)
         k = _kernels_of(weight)
         k.run(
             k.module.pack_styled_conv, weight, weight.data_ptr(), packed.data_ptr(), DTYPES[dtype],
