@@ -113,19 +113,22 @@ struct Layer {
     int64_t group = 0, tile = 0;
     const float* sums = nullptr;
     float* heads = nullptr;
+    T* values = nullptr;  // [position 32][32], for the heads
     Place at[2];
     const float* noise[2];
     T* y[2];
   };
 
   template <bool kStore>
-  Pending pending_of(int64_t group, int64_t tile, int count, const float* sums, float* heads) const {
+  Pending pending_of(int64_t group, int64_t tile, int count, const float* sums, float* heads,
+                     T* values) const {
     Pending made;
     made.count = count;
     made.group = group;
     made.tile = tile;
     made.sums = sums;
     made.heads = heads;
+    made.values = values;
     for (int i = 0; i < count; ++i) {
       made.at[i] = place_of(tile + i);
       if (!plan.row_tiles) continue;
@@ -135,29 +138,29 @@ struct Layer {
     return made;
   }
 
-  // Position `i` of 32 where rows are whole tiles; values: [position 32][32] for the heads.
+  // Position `i` of 32 where rows are whole tiles.
   template <bool kStore, bool kHeads>
-  PYFACE_INLINE void finish_one(const Pending& of, int64_t i, T* values) const {
+  PYFACE_INLINE void finish_one(const Pending& of, int64_t i) const {
     const int64_t tile = i / kTile, in_tile = i % kTile;
     const float* noise = of.noise[tile];
     finish_position<kStore, kHeads>(of.group, of.at[tile], of.sums + i * kOut,
                                     noise == nullptr ? 0.f : noise[of.at[tile].x + in_tile],
                                     kStore ? of.y[tile] + in_tile * kBlock : nullptr,
-                                    kHeads && Products::kTiledHeads ? values + i * kOut : nullptr,
+                                    kHeads && Products::kTiledHeads ? of.values + i * kOut : nullptr,
                                     kHeads ? of.heads + i * kStyledHeadChannels : nullptr);
   }
 
   // The heads of finished tiles.
-  void finish_heads(const Pending& of, const T* head_weights, const T* values) const {
+  void finish_heads(const Pending& of, const T* head_weights) const {
     if constexpr (Products::kTiledHeads) {
       constexpr int64_t kWeights = kOut * kStyledHeadChannels;
       for (int i = 0; i < of.count; ++i) {
-        Products::add_heads(values + i * kTile * kOut,
+        Products::add_heads(of.values + i * kTile * kOut,
                             head_weights + (of.at[i].n * out_groups + of.group) * kWeights,
                             of.heads + i * kTile * kStyledHeadChannels);
       }
     } else {
-      (void)of, (void)head_weights, (void)values;
+      (void)of, (void)head_weights;
     }
   }
 
@@ -212,19 +215,26 @@ struct Layer {
     T* values = reinterpret_cast<T*>(own + plan.sums_bytes);
     float* heads = reinterpret_cast<float*>(own + plan.sums_bytes + plan.values_bytes);
     const T* head_weights = static_cast<const T*>(p.workspace);
-    const int64_t steps = 9 * in_blocks, at_once = (2 * kTile + steps - 1) / steps;
-    Pending waiting;
+    // What has just been stored cannot be read at once: sums wait for two steps, values for another pair.
+    constexpr int64_t kDelay = 2;
+    const int64_t steps = 9 * in_blocks, at_once = (2 * kTile + steps - kDelay - 1) / (steps - kDelay);
+    Pending waiting, headless;
     int turn = 0;
     const auto finish = [&](int64_t step) {
-      const int64_t first = step * at_once, all = waiting.count * kTile;
-      for (int64_t i = first; i < first + at_once && i < all; ++i) {
-        finish_one<kStore, kHeads>(waiting, i, values);
-      }
+      const int64_t start = (step - kDelay) * at_once, all = waiting.count * kTile;
+      if (start < 0) return;
+      for (int64_t i = start; i < start + at_once && i < all; ++i) finish_one<kStore, kHeads>(waiting, i);
+    };
+    const auto finish_headless = [&] {
+      if (kHeads && headless.count > 0) finish_heads(headless, head_weights);
+      headless.count = 0;
     };
     const auto drain = [&] {
       if (plan.row_tiles) {
         for (int64_t step = 0; step < steps; ++step) finish(step);
-        if (kHeads) finish_heads(waiting, head_weights, values);
+        finish_headless();
+        headless = waiting;
+        finish_headless();
       } else {
         finish_running<kStore, kHeads>(waiting);
       }
@@ -243,7 +253,6 @@ struct Layer {
           const T* next_a[2] = {in_at(position_of(next)), in_at(position_of(next + 1))};
           float* now = sums + turn * 2 * kTile * kOut;
           float* c[2] = {now, now + kTile * kOut};
-          turn ^= 1;
           if (count == 2) {
             Products::template multiply<9, 2>(a, next_a, in_plane, offsets, weight, in_blocks, c, kOut,
                                               finish);
@@ -251,10 +260,16 @@ struct Layer {
             Products::template multiply<9, 1>(a, next_a, in_plane, offsets, weight, in_blocks, c, kOut,
                                               finish);
           }
-          if (kHeads && waiting.count > 0) finish_heads(waiting, head_weights, values);
+          finish_headless();
+          headless = waiting;
           waiting = pending_of<kStore>(group, tile, count, now,
-                                       heads + (tile - first_tile) * kTile * kStyledHeadChannels);
-          if (!plan.row_tiles) drain();
+                                       heads + (tile - first_tile) * kTile * kStyledHeadChannels,
+                                       values + turn * 2 * kTile * kOut);
+          turn ^= 1;
+          if (!plan.row_tiles) {
+            headless.count = 0;
+            drain();
+          }
         }
       }
       if (kHeads) {

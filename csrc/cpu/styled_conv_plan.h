@@ -46,7 +46,7 @@ struct StyledConvPlan {
       chunk_pairs = larger_of(1, kCacheBytes / (in * size * 32));
       chunk_pairs = smaller_of(chunk_pairs, (tiles + 1) / 2);
       sums_bytes = 2 * 32 * kStyledChannels * 4;
-      values_bytes = 32 * kStyledChannels * size;
+      values_bytes = 2 * 32 * kStyledChannels * size;
       shared_bytes = p.heads ? p.n * out * kStyledHeadChannels * size : 0;
       worker_bytes = sums_bytes + values_bytes + (p.heads ? chunk_pairs * 32 * kStyledHeadChannels * 4 : 0);
     } else {
