@@ -125,3 +125,49 @@ def face_render(
     where: int,
 ) -> None: ...
 def face_parameters() -> list[tuple[str, float, float, float, str]]: ...
+def pack_styled_conv(
+    weight: int, packed: int, dtype: int, out_channels: int, in_channels: int, up: int, where: int
+) -> None: ...
+def block_activations(
+    x: int, scale: int, y: int, dtype: int, n: int, c: int, h: int, w: int, shared: bool, where: int
+) -> None: ...
+def blocked_bytes(dtype: int, n: int, channels: int, h: int, w: int) -> int: ...
+def styled_conv_workspace(
+    dtype: int,
+    n: int,
+    in_channels: int,
+    out_channels: int,
+    in_h: int,
+    in_w: int,
+    head_channels: int,
+    up: int,
+    where: int,
+) -> int: ...
+def styled_conv(
+    x: int,
+    weight: int,
+    demod: int,
+    noise: int,
+    bias: int,
+    next_style: int,
+    y: int,
+    heads: int,
+    rgb: int,
+    workspace: int,
+    dtype: int,
+    n: int,
+    x_batch: int,
+    x_first: int,
+    y_batch: int,
+    y_first: int,
+    in_channels: int,
+    out_channels: int,
+    in_h: int,
+    in_w: int,
+    head_channels: int,
+    up: int,
+    noise_per_sample: bool,
+    alpha: float,
+    clamp: float,
+    where: int,
+) -> None: ...

@@ -3,26 +3,11 @@
 
 #include "cpu/styled_conv_amx.h"
 #include "cpu/styled_conv_float.h"
+#include "cpu/styled_conv_pack.h"
 #include "cpu/styled_conv_plan.h"
 
 namespace pyface::PYFACE_ISA_NS {
 namespace {
-
-// ---- y with its zeros: the row above, the column left, and what lies below and right
-
-template <class Products>
-void clear_borders(const StyledConvParams& p) {
-  using T = typename Products::T;
-  const int64_t h = p.out_h(), w = p.out_w(), plane = blocked_positions(p.y_batch, h, w) * Products::kBlock;
-  const int64_t row = (w + 1) * Products::kBlock;
-  for (int64_t block = 0; block < padded_channels(p.out_channels) / Products::kBlock; ++block) {
-    T* at = static_cast<T*>(p.y) + block * plane + p.y_first * (h + 1) * row;
-    for (int64_t r = 0; r <= p.n * (h + 1); ++r) {
-      __builtin_memset(at + r * row, 0, sizeof(T) * (r % (h + 1) == 0 ? row : Products::kBlock));
-    }
-    __builtin_memset(at + (p.n * (h + 1) + 1) * row, 0, sizeof(T) * Products::kBlock);
-  }
-}
 
 // ---- the parts of a launch that all threads read
 
@@ -474,53 +459,6 @@ struct Layer {
     }
   }
 };
-
-// ---- packing
-
-template <class Products>
-void pack_weight_for(const PackStyledConvParams& p) {
-  using T = typename Products::T;
-  const float* from = static_cast<const float*>(p.weight);
-  const int64_t block = Products::kBlock, in_blocks = padded_channels(p.in_channels) / block;
-  T* to = static_cast<T*>(p.packed);
-  for (int64_t group = 0; group < padded_channels(p.out_channels) / kOut; ++group) {
-    for (int first = 0, taps; first < 9; first += taps) {
-      taps = styled_phase_taps(p.up, first);
-      for (int64_t in_block = 0; in_block < in_blocks; ++in_block) {
-        for (int tap = first; tap < first + taps; ++tap, to += kOut * block) {
-          const StyledTap t = styled_tap(p.up, tap);
-          for (int64_t o = 0; o < kOut; ++o) {
-            for (int64_t i = 0; i < block; ++i) {
-              const int64_t out = group * kOut + o, in = in_block * block + i;
-              const bool inside = out < p.out_channels && in < p.in_channels;
-              const float v = inside ? from[(out * p.in_channels + in) * 9 + t.kernel_y * 3 + t.kernel_x] : 0;
-              to[Products::weight_at(i, o)] = store<T>(v);
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
-template <class T>
-void block_activations_as(const BlockActivationsParams& p) {
-  const int64_t block = 64 / sizeof(T), plane = blocked_positions(p.n, p.h, p.w) * block;
-  const int64_t channels = padded_channels(p.c), area = p.h * p.w;
-  const float *x = static_cast<const float*>(p.x), *scale = static_cast<const float*>(p.scale);
-  T* y = static_cast<T*>(p.y);
-  __builtin_memset(p.y, 0, blocked_bytes(p.dtype, p.n, p.c, p.h, p.w));
-  for (int64_t n = 0; n < p.n; ++n) {
-    for (int64_t c = 0; c < p.c; ++c) {
-      const float* from = x + ((p.shared ? 0 : n) * p.c + c) * area;
-      const float s = scale[n * channels + c];
-      T* to = y + c / block * plane + ((n * (p.h + 1) + 1) * (p.w + 1) + 1) * block + c % block;
-      for (int64_t i = 0; i < p.h; ++i) {
-        for (int64_t j = 0; j < p.w; ++j) to[(i * (p.w + 1) + j) * block] = store<T>(from[i * p.w + j] * s);
-      }
-    }
-  }
-}
 
 #if defined(__AMX_BF16__)
 constexpr bool kHasTiles = true;

@@ -7,8 +7,8 @@ pixels on images go one by one through the remaining layers, so that their activ
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from torch import Tensor
 from pyface.nn.conv import activation_gain
 from pyface.nn.style import StyledConv2d, StyledHead
 from pyface.ops import upsample2d
-from pyface.ops._dispatch import primitives
 from pyface.ops._autograd import NativePrimitives
+from pyface.ops._dispatch import primitives
 from pyface.ops.styled_conv import (
     MOST_HEAD_CHANNELS,
     Blocked,
@@ -84,7 +84,6 @@ class _Layer(NamedTuple):
     bias: Tensor
     heads: Tensor | None
     head_bias: Tensor | None
-    in_size: tuple[int, int]
 
     @property
     def channels(self) -> int:
@@ -92,7 +91,7 @@ class _Layer(NamedTuple):
 
 
 def synthesize(
-    network: SynthesisNetwork, ws: Tensor, noise: list[Mapping[str, Tensor | None]], dtype: torch.dtype
+    network: SynthesisNetwork, ws: Tensor, noise: Sequence[Mapping[str, Tensor | None]], dtype: torch.dtype
 ) -> dict[str, Tensor]:
     """Images [N, C, H, W] by spectrum.
 
@@ -109,19 +108,19 @@ def synthesize(
             for i in range(0, len(ws), _MOST_TOGETHER)
         ]
         image = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return dict(zip(network.config.spectra, image.split(list(network.config.spectra.values()), 1), strict=True))
+        spectra = network.config.spectra
+        return dict(zip(spectra, image.split(list(spectra.values()), 1), strict=True))
 
 
 def _layers(
     network: SynthesisNetwork,
     ws: Tensor,
-    noise: list[Mapping[str, Tensor | None]],
+    noise: Sequence[Mapping[str, Tensor | None]],
     start: int,
     dtype: torch.dtype,
 ) -> list[_Layer]:
     layers = []
     index = 0
-    in_size = network.sizes[0]
     for block, block_noise in zip(network.blocks(), noise, strict=True):
         for name in block.conv_names:
             conv: StyledConv2d = getattr(block, name)
@@ -134,7 +133,7 @@ def _layers(
             index += 1
             heads = head_bias = None
             if name == block.conv_names[-1]:
-                every = list(block.heads.values())
+                every = cast("list[StyledHead]", list(block.heads.values()))
                 heads = torch.cat([_head_weights(head, ws[:, index]) for head in every], dim=1)
                 head_bias = torch.cat([head.bias for head in every])
             layers.append(
@@ -147,10 +146,8 @@ def _layers(
                     padded(conv.bias * gain),
                     heads,
                     head_bias,
-                    in_size,
                 )
             )
-            in_size = block.size
     return layers
 
 
@@ -170,7 +167,7 @@ def _scaled_noise(conv: StyledConv2d, noise: Tensor | None, start: int, n: int, 
 def _synthesize_together(
     network: SynthesisNetwork,
     ws: Tensor,
-    noise: list[Mapping[str, Tensor | None]],
+    noise: Sequence[Mapping[str, Tensor | None]],
     start: int,
     dtype: torch.dtype,
 ) -> Tensor:
@@ -178,17 +175,22 @@ def _synthesize_together(
     n = len(ws)
     taps = network.blocks()[0].filter.taps
     split = next((i for i, layer in enumerate(layers) if max(layer.conv.size) > _LOW_SIZE), len(layers))
-    first = layers[0]
-    x = _buffer("low", 1, n, first.conv.weight.shape[1], first.in_size, dtype)
-    block_activations(network.blocks()[0].const, first.styles, x, dtype)
+    first = layers[0].conv
+    x = _buffer("low", 1, n, first.weight.shape[1], first.size, dtype)
+    block_activations(network.blocks()[0].const, layers[0].styles, x, dtype)
     x, image = _run(layers, 0, split, slice(0, n), x, None, taps, "low", dtype)
-    if split == len(layers):
-        return image
-    images = []
-    for i in range(n):
-        part = x if x is None else Blocked(x.data, x.channels, x.height, x.width, n, i, 1)
-        images.append(_run(layers, split, len(layers), slice(i, i + 1), part, image[i : i + 1], taps, "high", dtype)[1])
-    return images[0] if n == 1 else torch.cat(images)
+    if split < len(layers):
+        images: list[Tensor | None] = []
+        for i in range(n):
+            one = Blocked(x.data, x.channels, x.height, x.width, n, i, 1)
+            below = None if image is None else image[i : i + 1]
+            images.append(
+                _run(layers, split, len(layers), slice(i, i + 1), one, below, taps, "high", dtype)[1]
+            )
+        image = torch.cat([made for made in images if made is not None])
+    if image is None:
+        raise RuntimeError("a synthesis network has heads at its last resolution")
+    return image
 
 
 def _buffer(
@@ -208,7 +210,7 @@ def _run(
     taps: Tensor,
     kind: str,
     dtype: torch.dtype,
-) -> tuple[Blocked, Tensor]:
+) -> tuple[Blocked, Tensor | None]:
     """Layers [begin, end) for `samples`; their last features and image."""
     n = samples.stop - samples.start
     for index in range(begin, end):
@@ -218,17 +220,16 @@ def _run(
         if following is not None:
             to = _buffer(kind, index % 2, n, layer.channels, layer.conv.size, dtype)
         clamp = layer.conv.conv_clamp
-        target = None
-        if layer.heads is not None and layer.head_bias is not None:
+        target = below = None
+        if layer.head_bias is not None:
             below = None if image is None else upsample2d(image, taps)
-            target = _head_target(layer, below, n)
+            target = _head_target(layer.head_bias, layer.conv, below, n)
         styled_conv(
             x,
             layer.weight,
             dtype,
             layer.demod[samples],
-            layer.noise if layer.noise is None or layer.noise.ndim == 2 or layer.noise.shape[0] == 1
-            else layer.noise[samples],
+            _noise_of(layer.noise, samples),
             layer.bias,
             to,
             None if following is None else following.styles[samples],
@@ -248,9 +249,14 @@ def _run(
     return x, image
 
 
-def _head_target(layer: _Layer, below: Tensor | None, n: int) -> Tensor:
-    """What the heads of `layer` are added to: their bias, and the image below where nothing is clamped."""
-    bias = layer.head_bias.reshape(1, -1, 1, 1)
-    if below is None or layer.conv.conv_clamp is not None:
-        return bias.expand(n, -1, *layer.conv.size).contiguous()
+def _noise_of(noise: Tensor | None, samples: slice) -> Tensor | None:
+    per_sample = noise is not None and noise.ndim == 4 and noise.shape[0] > 1
+    return noise[samples] if noise is not None and per_sample else noise
+
+
+def _head_target(bias: Tensor, conv: StyledConv2d, below: Tensor | None, n: int) -> Tensor:
+    """What heads are added to: their bias, and the image below where nothing is clamped."""
+    bias = bias.reshape(1, -1, 1, 1)
+    if below is None or conv.conv_clamp is not None:
+        return bias.expand(n, -1, *conv.size).contiguous()
     return below.add_(bias)

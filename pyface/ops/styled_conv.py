@@ -1,7 +1,8 @@
 """Synthesis layers for inference on the CPU, each in one native call, and the memory that they work in.
 
-Activations stay in blocked form (csrc/include/pyface/styled_conv.h) from the first layer to the last: channels
-are padded to a multiple of 32, and every value has been multiplied by the style of the layer that reads it.
+Activations stay in blocked form (csrc/include/pyface/styled_conv.h) from the first layer to the last:
+channels are padded to a multiple of 32, and every value has been multiplied by the style of the layer that
+reads it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def memory(name: str, size: int) -> Tensor:
 def _pages(size: int) -> Tensor:
     """`size` bytes at a multiple of 64; in huge pages where they are many and the system has such pages.
 
-    A layer walks through so many channel blocks at once that small pages miss the TLB and stop the prefetcher.
+    A layer walks through so many channel blocks at once that small pages miss the TLB.
     """
     with torch.inference_mode(False):
         if size < _HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
@@ -98,7 +99,7 @@ def _pages(size: int) -> Tensor:
 
 
 class PackedWeight:
-    """A weight [O, I, 3, 3] in the order in which the CPU convolves with it; follows changes of the weight."""
+    """A weight [O, I, 3, 3] in the order in which the CPU convolves with it; follows its changes."""
 
     def __init__(self, up: int) -> None:
         self.up = up
@@ -124,7 +125,9 @@ class PackedWeight:
             k.module.pack_styled_conv, weight, weight.data_ptr(), packed.data_ptr(), DTYPES[dtype],
             out_channels, in_channels, self.up,
         )  # fmt: skip
-        squares = F.pad(weight.square().sum(dim=(2, 3)), (0, -in_channels % _GROUP, 0, -out_channels % _GROUP))
+        squares = F.pad(
+            weight.square().sum(dim=(2, 3)), (0, -in_channels % _GROUP, 0, -out_channels % _GROUP)
+        )
         self.packed[dtype], self.squares = packed, squares.contiguous()
 
     def demodulation(self, styles: Tensor, gain: float) -> Tensor:

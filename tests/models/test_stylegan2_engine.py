@@ -1,4 +1,4 @@
-"""The fused synthesis on the CPU against the layers in float64: error, following of weights, and when it runs."""
+"""The fused synthesis on the CPU against the layers in float64: error, following of weights, when it runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -212,10 +213,9 @@ for precision in ("float32", "bfloat16"):
 
 
 @pytest.mark.parametrize("isa", _cpu.isa_available())
-def test_every_instruction_set(isa: str, tmp_path) -> None:
+def test_every_instruction_set(isa: str, tmp_path: Path) -> None:
     module = tmp_path / "tests_engine.py"
-    with open(__file__, encoding="utf-8") as source:
-        module.write_text(source.read(), encoding="utf-8")
+    module.write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = {**os.environ, "PYFACE_CPU_ISA": isa, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(
