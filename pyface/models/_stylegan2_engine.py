@@ -46,6 +46,8 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
     They have to where a gradient is wanted, under tracing, with other back-ends than the CPU kernels, with
     hooks on any layer, and for other architectures, activations and filters than StyleGAN2's own.
     """
+    if torch.compiler.is_compiling():
+        return None
     config = network.config
     if precision not in (None, "float32", "bfloat16") or (precision is None and config.num_16bit_res > 0):
         return None
@@ -54,7 +56,7 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
     taps = config.resample_filter
     if len(taps) != 4 or [tap * 3 for tap in (taps[0], taps[3])] != [taps[1], taps[2]] or taps[0] != taps[3]:
         return None
-    if sum(config.spectra.values()) > MOST_HEAD_CHANNELS or ws.dtype == torch.float64 or len(ws) == 0:
+    if sum(config.spectra.values()) > MOST_HEAD_CHANNELS or ws.dtype == torch.float64:
         return None
     parameters = list(network.parameters())
     if any(p.dtype != torch.float32 or not p.is_cpu for p in parameters):
@@ -67,7 +69,7 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
         if module is not network and (module._forward_hooks or module._forward_pre_hooks):
             return None
     chosen = primitives(ws, "auto")
-    if not isinstance(chosen, NativePrimitives):
+    if not isinstance(chosen, NativePrimitives) or len(ws) == 0:  # sizes have no values under tracing
         return None
     wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return engine_dtype(ws, wanted)
