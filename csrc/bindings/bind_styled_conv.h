@@ -14,6 +14,7 @@ inline void bind_styled_conv(pybind11::module_& m) {
          int where) {
         const PackStyledConvParams p{in(weight), out(packed), DType(dtype), out_channels, in_channels, up};
         validate(p);
+        check_styled_isa("pack_styled_conv", p.dtype);
         launch_pack_styled_conv_cpu(p, where);
       },
       arg("weight"), arg("packed"), arg("dtype"), arg("out_channels"), arg("in_channels"), arg("up"),
@@ -61,6 +62,7 @@ inline void bind_styled_conv(pybind11::module_& m) {
                                  y_first,        in_channels, out_channels,     in_h,      in_w,
                                  head_channels,  up,          noise_per_sample, alpha,     clamp};
         validate(p);
+        check_styled_isa("styled_conv", p.dtype);
         launch_styled_conv_cpu(p, where);
       },
       arg("x"), arg("weight"), arg("demod"), arg("noise"), arg("bias"), arg("next_style"), arg("y"),

@@ -460,20 +460,9 @@ struct Layer {
   }
 };
 
-#if defined(__AMX_BF16__)
-constexpr bool kHasTiles = true;
-#else
-constexpr bool kHasTiles = false;
-#endif
-
-void check_bfloat16(const char* op, DType dtype) {
-  PYFACE_CHECK(dtype == DType::kF32 || kHasTiles, op, "dtype", "bfloat16 without AMX", "float32 on this CPU");
-}
-
 }  // namespace
 
 void pack_styled_conv(const PackStyledConvParams& p, int) {
-  check_bfloat16("pack_styled_conv", p.dtype);
   if (p.dtype == DType::kF32) return pack_weight_for<FloatProducts>(p);
 #if defined(__AMX_BF16__)
   pack_weight_for<AmxProducts>(p);
@@ -489,7 +478,6 @@ void block_activations(const BlockActivationsParams& p, int) {
 }
 
 void styled_conv(const StyledConvParams& p, int threads) {
-  check_bfloat16("styled_conv", p.dtype);
   if (p.dtype == DType::kF32) return Layer<FloatProducts>(p, threads).run();
 #if defined(__AMX_BF16__)
   Layer<AmxProducts>(p, threads).run();

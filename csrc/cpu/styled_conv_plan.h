@@ -4,6 +4,7 @@
 #include "pyface/styled_conv.h"
 
 namespace pyface {
+namespace {  // every instruction set has copies of its own
 
 // One tap: where it lies in the kernel, and which neighbour of a position it multiplies.
 struct StyledTap {
@@ -66,4 +67,5 @@ struct StyledConvPlan {
   static int64_t smaller_of(int64_t a, int64_t b) { return a < b ? a : b; }
 };
 
+}  // namespace
 }  // namespace pyface

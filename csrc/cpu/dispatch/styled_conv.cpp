@@ -9,6 +9,11 @@ PYFACE_DISPATCH_CPU_TILES(styled_conv, StyledConvParams)
 
 namespace pyface {
 
+void check_styled_isa(const char* op, DType dtype) {
+  PYFACE_CHECK(dtype == DType::kF32 || isa() == Isa::kAmx, op, "dtype", "bfloat16 without AMX",
+               "float32 on this CPU");
+}
+
 int64_t styled_conv_workspace(const StyledConvParams& p, int threads) {
   return StyledConvPlan(p, threads).bytes();
 }

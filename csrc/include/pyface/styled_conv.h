@@ -15,23 +15,19 @@ constexpr int64_t kStyledChannels = 32;      // channels are padded to a multipl
 constexpr int64_t kStyledHeadChannels = 16;  // most channels that the heads of one layer have together
 constexpr int64_t kBlockedSlack = 48;        // positions behind the last one that may be read
 
-inline int64_t padded_channels(int64_t channels) {
+[[maybe_unused]] static inline int64_t padded_channels(int64_t channels) {
   return (channels + kStyledChannels - 1) / kStyledChannels * kStyledChannels;
 }
 
 // Positions of one channel block.
-inline int64_t blocked_positions(int64_t n, int64_t h, int64_t w) {
+[[maybe_unused]] static inline int64_t blocked_positions(int64_t n, int64_t h, int64_t w) {
   return (n * (h + 1) + 1) * (w + 1) + 1 + kBlockedSlack;
 }
 
 // Bytes of blocked activations.
-inline int64_t blocked_bytes(DType dtype, int64_t n, int64_t channels, int64_t h, int64_t w) {
+[[maybe_unused]] static inline int64_t blocked_bytes(DType dtype, int64_t n, int64_t channels, int64_t h,
+                                                     int64_t w) {
   return padded_channels(channels) * blocked_positions(n, h, w) * dtype_size(dtype);
-}
-
-// Elements of a packed weight.
-inline int64_t styled_weight_count(int64_t out_channels, int64_t in_channels) {
-  return padded_channels(out_channels) * padded_channels(in_channels) * 9;
 }
 
 // weight [out, in, 3, 3] in float32 in the order in which the CPU at hand convolves with it.
@@ -80,6 +76,9 @@ struct StyledConvParams {
 
 // Bytes of workspace that a launch with `threads` threads needs.
 int64_t styled_conv_workspace(const StyledConvParams& p, int threads);
+
+// Throws Error for bfloat16 where the instruction set in use has no AMX.
+void check_styled_isa(const char* op, DType dtype);
 
 inline void check_styled_dtype(const char* op, DType dtype) {
   PYFACE_CHECK(dtype == DType::kF32 || dtype == DType::kBF16, op, "dtype",
