@@ -474,7 +474,7 @@ def test_every_other_instruction_set(isa: str) -> None:
 
 @pytest.mark.skipif(IS_CHILD, reason="runs in the parent process only")
 def test_no_instruction_set_leaks_into_shared_symbols() -> None:
-    """A weak symbol of an AVX-512 or AMX object could replace the baseline's copy and crash an older machine."""
+    """A weak symbol of an AVX-512 or AMX object could replace the baseline's and crash an older machine."""
     objects = sorted(Path(__file__).parents[2].glob("build/*/CMakeFiles/pyface_cpu_a*.dir/csrc/cpu/*.o"))
     if not objects:
         pytest.skip("no object files: this is not a build folder")
