@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pyface.cli import data_check, data_info, data_write
+from pyface.cli import data_check, data_info, data_prepare, data_write
 from pyface.errors import DataError, ValueRangeError
 
 _SHEET_DEFAULT = 64
@@ -22,6 +22,8 @@ def command() -> None:
 
 
 command.add_command(data_check.check)
+command.add_command(data_prepare.prepare)
+command.add_command(data_prepare.identities)
 command.add_command(data_check.pack)
 command.add_command(data_info.info)
 command.add_command(data_write.write)

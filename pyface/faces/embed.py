@@ -233,7 +233,7 @@ def dlib_network(
 def _dlib_embedder(network: DlibResNet, threshold: float, options: dict[str, Any]) -> NetworkEmbedder:
     return NetworkEmbedder(
         network,
-        name="dlib",
+        name="dlib-resnet",
         dim=network.config.embedding_dim,
         size=network.config.size,
         template="dlib150",

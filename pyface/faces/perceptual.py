@@ -116,7 +116,7 @@ def dlib_features(
     layers = ("stage1", "stage2", "stage3", "stage4")
     return StageFeatures(
         lambda images: network.features(images)[: len(layers)],
-        name="dlib",
+        name="dlib-resnet",
         layers=layers,
         size=network.config.size,
     )

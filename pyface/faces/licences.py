@@ -1,0 +1,31 @@
+"""The licences of models in use, for the reports of what was made with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from pyface.faces.catalogue import ModelLicence, model_entries
+from pyface.faces.model_store import licences_of
+
+__all__ = ["licences_of_models"]
+
+_SHIPPED = ("recognition-64", "action-units")  # networks inside this package
+_OWN = ModelLicence("Apache-2.0", "the pyface authors", remark="ships with pyface; trained on rendered faces")
+
+
+def licences_of_models(models: Iterable[Any]) -> list[dict[str, Any]]:
+    """One row for each loaded model (detector, embedder, ...), found in the model store by its `name`.
+
+    Rows are those of `licences_of`. A model from elsewhere (a file, one that was registered) is listed with
+    the licence "unknown".
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for name in (str(model.name) for model in models):
+        if name in model_entries():
+            rows[name] = licences_of([name])[0]
+        else:
+            licence = _OWN if name in _SHIPPED else ModelLicence("unknown")
+            rows[name] = {"name": name, "files": [], "source": "", **dataclasses.asdict(licence)}
+    return list(rows.values())
