@@ -58,7 +58,10 @@ DLIB_POINTS = np.array(
 _RENDERED_POINTS = [[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]]
 
 _EYE_X, _EYE_Y = 0.35, 0.4  # image-left eye in the template "eyes", as shares of the side
-_MOUTH_DOWN, _MOUTH_HALF = 1.65, 0.95  # of the template "mouth", in lengths from between the eyes to the nose
+# Of the template "mouth", in lengths from between the eyes to the tip of the nose. Sideways the mouth
+# follows the nose, which stands out further, by half: with all of it, 44 % of renders in natural poses have
+# a corner of the mouth outside of the frame, so 7 %.
+_MOUTH_DOWN, _MOUTH_ASIDE, _MOUTH_HALF = 1.65, 0.5, 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,15 +208,19 @@ def _eyes(points: Points, size: int) -> Matrix:
 
 
 def _mouth(points: Points, size: int) -> Matrix:
-    """Around eye-mid + 1.65 (nose - eye-mid), half a side 0.95 |nose - eye-mid|, the eyes level.
+    """The eyes level, half a side 0.95 |n|, n from between the eyes to the tip of the nose.
 
-    Neither point of the mouth takes part, so a smile, which moves them, does not move the frame.
+    The middle is 1.65 times the part of n across the line of the eyes below it, and 0.5 times the part along
+    that line beside it. Neither point of the mouth takes part, so a smile, which moves them, does not move
+    the frame.
     """
     between = points[:2].mean(0)
-    down = points[2] - between
-    return _framed(
-        between + _MOUTH_DOWN * down, points[1] - points[0], _MOUTH_HALF * float(np.linalg.norm(down)), size
-    )
+    nose, right = points[2] - between, points[1] - points[0]
+    if not right.any():
+        raise _no_frame("the eyes lie in one place")
+    aside = (nose @ right) / (right @ right) * right
+    centre = between + _MOUTH_ASIDE * aside + _MOUTH_DOWN * (nose - aside)
+    return _framed(centre, right, _MOUTH_HALF * float(np.linalg.norm(nose)), size)
 
 
 def _mouth_seed(points: Points, size: int) -> Matrix:
