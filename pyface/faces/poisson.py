@@ -66,18 +66,19 @@ def _conjugate_gradients(
     """Flexible conjugate gradients (Notay 2000) over the cycle of `_Grid`."""
     finest = _Grid(torch.from_numpy(np.pad(inside, 1)).float(), open_sides, len(right))
     residual = torch.from_numpy(np.pad(right * inside, ((0, 0), (1, 1), (1, 1)))).double()
-    solution, direction, change = (torch.zeros_like(residual) for _ in range(3))
+    solution, direction, change, correction = (torch.zeros_like(residual) for _ in range(4))
+    around = torch.zeros_like(residual[:, 1:-1, 1:-1])
     mask, count = finest.mask.double(), finest.count.double()
     previous = 1.0
     for step in range(_MOST_STEPS):
         finest.right.copy_(residual)
-        correction = finest.cycle().double()
+        correction.copy_(finest.cycle())
         if float(correction.abs().max()) < tolerance:
             return (solution + correction)[:, 1:-1, 1:-1].float().numpy()
         overlap = 0.0 if step == 0 else -_dot(correction, change) / previous
         direction.mul_(overlap).add_(correction)
         torch.mul(direction, count, out=change)
-        change[:, 1:-1, 1:-1] -= _neighbours(direction)
+        change[:, 1:-1, 1:-1] -= _neighbours(direction, around)
         change *= mask
         previous = _dot(direction, change)
         if not previous > 0:
@@ -95,9 +96,9 @@ def _dot(a: Tensor, b: Tensor) -> float:
     return float(torch.dot(a.view(-1), b.view(-1)))
 
 
-def _neighbours(field: Tensor) -> Tensor:
-    """Sum of the four neighbours of each pixel within the rim."""
-    total = field[:, :-2, 1:-1] + field[:, 2:, 1:-1]
+def _neighbours(field: Tensor, total: Tensor) -> Tensor:
+    """Sum of the four neighbours of each pixel within the rim, written to `total`."""
+    torch.add(field[:, :-2, 1:-1], field[:, 2:, 1:-1], out=total)
     total += field[:, 1:-1, :-2]
     total += field[:, 1:-1, 2:]
     return total
@@ -111,6 +112,7 @@ class _Grid:
         count: how many neighbours each pixel has, as `mask`.
         right: what to solve for, [C, h + 2, w + 2].
         field: the answer of `cycle`, as `right`.
+        rest, around: memory to work in.
     """
 
     def __init__(self, mask: Tensor, open_sides: tuple[bool, bool, bool, bool], channels: int) -> None:
@@ -125,7 +127,8 @@ class _Grid:
         self.count.clamp_(min=1.0)
         self.step = (mask / self.count)[1:-1, 1:-1].contiguous()
         self.right = mask.new_zeros(channels, height + 2, width + 2)
-        self.field = torch.zeros_like(self.right)
+        self.field, self.rest = torch.zeros_like(self.right), torch.zeros_like(self.right)
+        self.around = mask.new_zeros(channels, height, width)
         self.open_sides = open_sides
         self.coarser: _Grid | None = None
         if min(height, width) > _COARSEST:
@@ -142,19 +145,18 @@ class _Grid:
         inner *= _DAMPING[0]
         self._smooth(inner, right, _DAMPING[1:] if self.coarser else _DAMPING[1:] + 3 * _DAMPING)
         if self.coarser is not None:
-            rest = torch.zeros_like(self.right)
-            error = rest[:, 1:-1, 1:-1]
+            error = self.rest[:, 1:-1, 1:-1]
             torch.addcmul(right, inner, self.count[1:-1, 1:-1], value=-1.0, out=error)
-            error += _neighbours(self.field)
+            error += _neighbours(self.field, self.around)
             error *= self.mask[1:-1, 1:-1]
-            self._restrict(rest, self.coarser)
+            self._restrict(self.rest, self.coarser)
             self._prolong(self.coarser.cycle(), inner)
             self._smooth(inner, right, _DAMPING[::-1])
         return self.field
 
     def _smooth(self, inner: Tensor, right: Tensor, dampings: tuple[float, ...]) -> None:
         for damping in dampings:
-            total = _neighbours(self.field)
+            total = _neighbours(self.field, self.around)
             total += right
             total *= self.step
             inner.mul_(1.0 - damping).add_(total, alpha=damping)

@@ -61,10 +61,12 @@ def resample(
         picture = F.avg_pool2d(F.pad(picture[None], extra, mode="replicate"), block)[0]
         back /= block
     rows, columns = picture.shape[1:]
-    across, down, shift = (back * [[2.0 / columns], [2.0 / rows]]).T
-    x = np.arange(width)[None, :, None] + 0.5
-    y = np.arange(height)[:, None, None] + 0.5
-    grid = torch.from_numpy(across * x + down * y + (shift - 1.0)).to(picture.dtype)
+    to_grid = back * [[2.0 / columns], [2.0 / rows]] - [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    grid = picture.new_empty(height, width, 2)
+    for axis, (across, down, shift) in enumerate(to_grid):
+        x = torch.from_numpy(across * (np.arange(width) + 0.5)).to(picture.dtype)
+        y = torch.from_numpy(down * (np.arange(height) + 0.5) + shift).to(picture.dtype)
+        torch.add(x[None], y[:, None], out=grid[..., axis])
     doubled = mode == "sharp" and block == 1
     return F.grid_sample(
         (_doubled(picture) if doubled else picture)[None],
@@ -118,6 +120,9 @@ def _between(band: Tensor, weights: list[float], axis: int) -> Tensor:
 def _mirrored(picture: Tensor, axis: int) -> Tensor:
     """Continued by _REACH pixels beyond both ends of an axis; the outermost pixel comes twice."""
     length = picture.shape[axis]
+    if length >= _REACH:
+        before, after = picture.narrow(axis, 0, _REACH), picture.narrow(axis, length - _REACH, _REACH)
+        return torch.cat([before.flip(axis), picture, after.flip(axis)], axis)
     index = np.arange(-_REACH, length + _REACH) % (2 * length)
     return picture.index_select(
         axis, torch.from_numpy(np.where(index < length, index, 2 * length - 1 - index))
