@@ -143,8 +143,8 @@ def ffhq_padding(image: Photo, sides: tuple[int, ...], blur: float) -> Photo:
         raise ValueRangeError(f"sides must be four numbers of pixels, each at least 1; got {sides}.")
     left, above, right, below = sides
     result = np.pad(image, ((above, below), (left, right), (0, 0)), "reflect")
+    blurred = _gaussian(result, blur)
     wide = result.astype(np.float32)
-    blurred = _gaussian(wide, blur)
     height, width = wide.shape[:2]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     across = 1 - np.minimum(x / left, (width - 1 - x) / right)
@@ -240,14 +240,19 @@ def _large(pixels: Photo, q: Points, side: int, start: int, end: int) -> Image.I
 
 def _medians(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The median of each channel of `image` [H, W, C]: float32 [C]."""
-    planes = np.ascontiguousarray(image.reshape(-1, image.shape[2]).T)  # selection wants its numbers in a row
-    middle = [(planes.shape[1] - 1) // 2, planes.shape[1] // 2]
-    found: npt.NDArray[np.float32] = np.partition(planes, middle, axis=1)[:, middle].mean(1)
+    count = image.shape[0] * image.shape[1]
+    plane = np.empty(count, np.float32)  # selection wants its numbers in a row
+    found = np.empty(image.shape[2], np.float32)
+    for channel in range(image.shape[2]):
+        plane.reshape(image.shape[:2])[:] = image[..., channel]
+        plane.partition(count // 2)
+        upper = plane[count // 2]
+        found[channel] = upper if count % 2 else (upper + plane[: count // 2].max()) / 2
     return found
 
 
-def _gaussian(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    """`image` [H, W, C] under a Gaussian cut off at 4 standard deviations, the edge pixel mirrored too.
+def _gaussian(image: Photo, sigma: float) -> npt.NDArray[np.float32]:
+    """`image` [H, W, 3] under a Gaussian cut off at 4 standard deviations, the edge pixel mirrored too.
 
     A wide one is made of three: the mean over f x f pixels, a Gaussian over these, and bilinear interpolation
     between them, whose variances (f^2 - 1) / 12, s^2 f^2 and f^2 / 6 add up to sigma^2. With f at most
@@ -255,7 +260,7 @@ def _gaussian(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.fl
     """
     f = int(sigma / _WIDE)
     if f < 2:
-        return _exact_gaussian(image, sigma)
+        return _exact_gaussian(image.astype(np.float32), sigma)
     height, width = image.shape[:2]
     # what is mirrored at the lower and right edge first, so that blocks of f need not end there
     reach = math.ceil(_TRUNCATE * sigma)
@@ -265,13 +270,16 @@ def _gaussian(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.fl
     reduced = (wide.shape[0] // f, wide.shape[1] // f)
     cv2 = opencv()
     if cv2 is not None:
-        small = cv2.resize(wide, reduced[::-1], interpolation=cv2.INTER_AREA)
-        smooth = cv2.resize(_exact_gaussian(small, narrow), wide.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        strips = (wide[top : top + 8 * f].astype(np.float32) for top in range(0, wide.shape[0], 8 * f))
+        parts = [cv2.resize(s, (reduced[1], len(s) // f), interpolation=cv2.INTER_AREA) for s in strips]
+        small = _exact_gaussian(np.concatenate(parts), narrow)
+        smooth = cv2.resize(small, wide.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     else:
-        small = wide.reshape(reduced[0], f, reduced[1], f, -1).mean((1, 3))
+        small = wide.reshape(reduced[0], f, reduced[1], f, 3).mean((1, 3), np.float32)
         planes = torch.from_numpy(_exact_gaussian(small, narrow)).permute(2, 0, 1)[None]
         smooth = functional.interpolate(planes, wide.shape[:2], mode="bilinear")[0].permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(smooth[:height, :width])
+    found: npt.NDArray[np.float32] = smooth[:height, :width]
+    return found
 
 
 def _exact_gaussian(image: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:

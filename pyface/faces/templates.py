@@ -48,8 +48,8 @@ ARCFACE_POINTS = np.array(
 )
 
 # The same five points in 150 x 150 pixels, centres at +0.5. dlib (`get_face_chip`, size 150, padding 0.25)
-# lays 33 of 68 points by least squares on a mean face. That face was fitted to chips that it cuts of landmarks
-# moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
+# lays 33 of 68 points by least squares on a mean face. That face was fitted to chips that it cuts of
+# landmarks moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
 DLIB_POINTS = np.array(
     [[47.549, 46.599], [100.476, 46.599], [74.013, 76.562], [50.415, 103.023], [97.610, 103.023]]
 )
@@ -80,7 +80,7 @@ class Template:
     name: str
     fit: Callable[[Points, int], Matrix]
     scheme: str = "5pt"
-    sources: tuple[str, ...] = ("5pt", "ibug68", "mesh468")
+    sources: tuple[str, ...] = ("5pt", "ibug68", "mesh468", "blazeface6")
     border: str = "constant"
 
     def matrix(self, points: npt.ArrayLike, size: int) -> Matrix:
@@ -282,7 +282,7 @@ for _template in (
     Template("arcface112", _arcface),
     point_template("dlib150", DLIB_POINTS, 150),
     point_template("rendered", _RENDERED_POINTS, 64),
-    Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt"), border="ffhq"),
+    Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt", "blazeface6"), border="ffhq"),
     Template("eyes", _eyes),
     Template("mouth", _mouth),
     Template("mouth_seed", _mouth_seed),
