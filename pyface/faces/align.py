@@ -67,9 +67,9 @@ def align(
 
     >>> photo = np.zeros((100, 100, 3), np.uint8)
     >>> eyes_nose_mouth = np.array([[40, 50], [60, 50], [50, 60], [44, 70], [56, 70]])
-    >>> aligned = align(photo, eyes_nose_mouth, "eyes", 64)
+    >>> aligned = align(photo, eyes_nose_mouth, "eyes", 100)
     >>> aligned.landmarks["5pt"][:2].round(2).tolist()
-    [[22.4, 25.6], [41.6, 25.6]]
+    [[35.0, 40.0], [65.0, 40.0]]
 
     Args:
         image: uint8 [H, W, 3], RGB.
