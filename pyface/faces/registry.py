@@ -66,6 +66,8 @@ _BUILT_IN["attributes"] = {
 _BUILT_IN["detector"] = {
     "default": "pyface.faces.blazeface:load_blazeface",
     "blazeface": "pyface.faces.blazeface:load_blazeface",
+    "centerface": "pyface.faces.onnx_detectors:load_centerface",
+    ".onnx": "pyface.faces.onnx_detectors:OnnxDetector",
 }
 _BUILT_IN["landmarker"] = {
     "default": "pyface.faces.mesh:load_facemesh",

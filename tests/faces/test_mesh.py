@@ -12,7 +12,6 @@ from pyface.faces.blazeface import BlazeFace
 from pyface.faces.mesh import FaceMesh
 from pyface.faces.protocols import Landmarker
 from pyface.faces.schemes import SCHEMES
-from tests.faces.conftest import render
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +61,8 @@ def test_error_on_renders(found, renders):
     assert presence.min() > 0.9
 
 
-def test_error_with_roll_and_yaw(detector, landmarker):
-    turned = render(30, seed=8, roll=(-0.8, 0.8), yaw=(-0.75, 0.75))
+def test_error_with_roll_and_yaw(detector, landmarker, render):
+    turned = render(16, seed=8, roll=(-0.8, 0.8), yaw=(-0.75, 0.75))
     faces = [several[0] for several in detector.detect(list(turned.images))]
     meshes = landmarker.landmarks(list(turned.images), faces)
     assert turned.nme(convert(meshes, "mesh468", "5pt"), turned.five).mean() < 0.06
@@ -98,7 +97,7 @@ def test_boxes_of_the_own_detector_need_one_pass(model, found, renders):
 
 
 def test_batch_equals_single_faces(landmarker, found, renders):
-    for i in (0, 17, 59):
+    for i in (0, 17, 39):
         alone = landmarker.landmarks([renders.images[i]], [found[0][i]])[0]
         np.testing.assert_allclose(alone, found[1][i], atol=1e-2)
 
