@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pyface.faces.align import AlignedFace, align
+from pyface.faces.analyzer import FaceAnalyzer
 from pyface.faces.detect import as_rgb
 from pyface.faces.face import Face
 from pyface.faces.registry import (
@@ -18,7 +20,10 @@ from pyface.faces.schemes import SCHEMES, convert, converted, mirror
 
 __all__ = [
     "SCHEMES",
+    "AlignedFace",
     "Face",
+    "FaceAnalyzer",
+    "align",
     "as_rgb",
     "convert",
     "converted",
