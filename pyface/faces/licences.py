@@ -11,7 +11,8 @@ from pyface.faces.model_store import licences_of
 
 __all__ = ["licences_of_models"]
 
-_SHIPPED = ("recognition-64", "action-units")  # networks inside this package
+_SHIPPED = ("recognition-64", "action-units", "dlib-rendered")  # networks inside this package
+_MADE_OF = {"dlib-rendered": ("dlib-resnet", "dlib-rendered")}  # what stands on another network
 _OWN = ModelLicence("Apache-2.0", "the pyface authors", remark="ships with pyface; trained on rendered faces")
 
 
@@ -22,7 +23,7 @@ def licences_of_models(models: Iterable[Any]) -> list[dict[str, Any]]:
     the licence "unknown".
     """
     rows: dict[str, dict[str, Any]] = {}
-    for name in (str(model.name) for model in models):
+    for name in (part for model in models for part in _MADE_OF.get(model.name, (str(model.name),))):
         if name in model_entries():
             rows[name] = licences_of([name])[0]
         else:

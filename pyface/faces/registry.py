@@ -45,6 +45,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
 _BUILT_IN["embedder"] = {
     "default": "pyface.faces.embed:dlib",
     "dlib": "pyface.faces.embed:dlib",
+    "dlib-rendered": "pyface.faces.embed:dlib_rendered",
     "dlib-resnet": "pyface.faces.embed:dlib",
     "recognition-64": "pyface.faces.embed:recognition_64",
     ".dat": "pyface.faces.embed:dlib",

@@ -4,7 +4,7 @@
 |---|---|
 | `arcface112` | least squares to five points, the framing of ArcFace networks |
 | `dlib150` | least squares to five points, the chips of dlib's recognition network |
-| `rendered` | least squares to five points, the framing of rendered faces and of `recognition-64` |
+| `rendered` | the framing of rendered faces and of `recognition-64`: five points, the head in the middle |
 | `ffhq` | the square of the FFHQ dataset around eyes and mouth |
 | `eyes` | eyes level and at fixed places |
 | `mouth` | around the mouth, placed by eyes and nose alone |
@@ -48,14 +48,17 @@ ARCFACE_POINTS = np.array(
 )
 
 # The same five points in 150 x 150 pixels, centres at +0.5. dlib (`get_face_chip`, size 150, padding 0.25)
-# lays 33 of 68 points by least squares on a mean face. That face was fitted to chips that it cuts of
+# lays 33 of 68 points by least squares on a mean face. That face was fitted to the chips that dlib cuts of
 # landmarks moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
 DLIB_POINTS = np.array(
     [[47.549, 46.599], [100.476, 46.599], [74.013, 76.562], [50.415, 103.023], [97.610, 103.023]]
 )
 
-# Where they lie on average in rendered pictures of 64 x 64 pixels that look into the camera (yaw below 0.2).
-_RENDERED_POINTS = [[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]]
+# Where they lie on average in rendered pictures of 64 x 64 pixels that look into the camera (yaw below 0.2),
+# and how far the middle of the head moves against them for each pixel that the tip of the nose does: least
+# squares over 1500 rendered faces, R2 0.98 across and 0.33 down.
+_RENDERED_POINTS = np.array([[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]])
+_RENDERED_HEAD = np.array([2.80, 1.06])
 
 _EYE_X, _EYE_Y = 0.35, 0.4  # image-left eye in the template "eyes", as shares of the side
 # Of the template "mouth", in lengths from between the eyes to the tip of the nose. Sideways the mouth
@@ -196,6 +199,19 @@ def _arcface(points: Points, size: int) -> Matrix:
     return similarity(points, arcface_points(size))
 
 
+def _rendered(points: Points, size: int) -> Matrix:
+    """Least squares to the five points, then shifted so that the head, not the face, is in the middle.
+
+    In a rendered picture the head stays where it is when it turns, and the face moves over it: the nose,
+    which stands out, goes farther than eyes and mouth, and tells how far.
+    """
+    places = _RENDERED_POINTS * (size / 64)
+    matrix = similarity(points, places)
+    nose = matrix[:, :2] @ points[2] + matrix[:, 2]
+    matrix[:, 2] += _RENDERED_HEAD * (nose - places[2])
+    return matrix
+
+
 def _ffhq(points: Points, size: int) -> Matrix:
     """The square of `ffhq_quad` onto the crop."""
     quad, side = ffhq_quad(points)
@@ -281,7 +297,7 @@ _TEMPLATES: dict[str, Template] = {}
 for _template in (
     Template("arcface112", _arcface),
     point_template("dlib150", DLIB_POINTS, 150),
-    point_template("rendered", _RENDERED_POINTS, 64),
+    Template("rendered", _rendered),
     Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt", "blazeface6"), border="ffhq"),
     Template("eyes", _eyes),
     Template("mouth", _mouth),
