@@ -68,6 +68,13 @@ def measure(
     return {"about": about, "rows": rows}
 
 
+def identity(quick: bool, threads: int) -> dict[str, Any]:
+    """The section "identity" of bench/faces.py: accuracy and timings."""
+    torch.set_num_threads(threads)
+    found = measure(10 if quick else 200, 2 if quick else 5)
+    return found | {"timings": timings(repeats=2 if quick else 7)}
+
+
 def embed_pictures(
     faces: ProceduralFaces, embedders: dict[str, Embedder], sources: Sequence[str]
 ) -> tuple[dict[tuple[str, str], list[torch.Tensor | None]], int]:

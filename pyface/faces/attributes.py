@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyface.errors import CheckpointError, DTypeError, MissingExtraError, ShapeError, ValueRangeError
+from pyface.errors import CheckpointError, DTypeError, ShapeError, ValueRangeError
 from pyface.faces.model_store import model_file
+from pyface.faces.onnx_network import open_session
 from pyface.faces.protocols import AttributeModel
 from pyface.models.tflite_network import load_tflite
 
@@ -212,22 +213,7 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 def _session(path: str | os.PathLike[str], sizes: tuple[int, int], threads: int) -> Any:
     """An onnxruntime session on the CPU whose network takes [N, 3, size, size] and gives [N, classes]."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            f"age and gender need onnxruntime, which cannot be imported ({error}). "
-            "Install it with: pip install 'pyface-synth[faces]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            os.fspath(path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has no common base class but Exception
-        raise CheckpointError(f"{path} cannot be read by onnxruntime: {error}") from error
+    session = open_session(path, threads=threads)
     shapes = session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:]
     if shapes != ([3, sizes[0], sizes[0]], [sizes[1]]):
         raise CheckpointError(

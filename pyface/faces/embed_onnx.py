@@ -12,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pyface.errors import CheckpointError, MissingExtraError, ValueRangeError
+from pyface.errors import CheckpointError, ValueRangeError
 from pyface.faces.embed import ARCFACE_THRESHOLD, METRICS, checked_faces
+from pyface.faces.onnx_network import open_session
 
 __all__ = ["OnnxEmbedder"]
 
@@ -78,7 +79,7 @@ class OnnxEmbedder:
         self._mean, self._std = _per_channel(mean, "mean"), _per_channel(std, "std")
         if (self._std == 0).any():
             raise ValueRangeError(f"std must not be 0; got {std!r}.")
-        self._session = _session(self.path, device, threads)
+        self._session = open_session(self.path, device=device, threads=threads)
         self._input, self._batch, self.layout, self.size = self._read_input(size, layout)
         self._output = self._read_output(output)
         self.dim = self._run(np.zeros((1, 3, self.size, self.size), np.float32)).shape[1]
@@ -175,31 +176,3 @@ def _per_channel(value: float | Sequence[float], name: str) -> npt.NDArray[np.fl
     if numbers.size not in (1, 3) or not np.isfinite(numbers).all():
         raise ValueRangeError(f"{name} must be a number or three, for red, green and blue; got {value!r}.")
     return numbers.reshape(-1, 1, 1)
-
-
-def _session(path: Path, device: str, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            "ONNX embedders need onnxruntime: pip install 'pyface-synth[faces]'"
-        ) from error
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    providers = ["CPUExecutionProvider"]
-    if device != "cpu":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ValueRangeError(
-                f"device {device!r} needs onnxruntime with CUDA (pip install onnxruntime-gpu); this one has "
-                f"{', '.join(onnxruntime.get_available_providers())}."
-            )
-        providers.insert(0, "CUDAExecutionProvider")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime has exceptions of its own for each fault of a file
-        raise CheckpointError(
-            f"{path} is damaged, or no ONNX network that onnxruntime runs: {error}"
-        ) from error

@@ -35,14 +35,15 @@ def constant_detector(path, outputs, input_shape=(1, 3, "H", "W")):
     return save(path, nodes, {n: list(a.shape) for n, a in outputs.items()}, constants, input_shape)
 
 
-def bright_spot_centerface(path, side, input_shape=("N", 3, "H", "W")):
+def bright_spot_centerface(path, side, input_shape=("N", 3, "H", "W"), weights=(1 / 765,) * 3):
     """A CenterFace whose faces are bright cells of 4 x 4 pixels; boxes have `side` pixels of its input.
 
-    Offsets are zero; the five points are shares (0.1 i, 0.2 i) of the box, i from 0 to 4.
+    What counts as brightness is the sum of the channels times `weights`. Offsets are zero; the five points
+    are shares (0.1 i, 0.2 i) of the box, i from 0 to 4.
     """
     shares = np.array([[0.2 * i, 0.1 * i] for i in range(5)]).reshape(-1)  # row before column
     constants = {
-        "grey": np.full((1, 3, 1, 1), 1 / 765, np.float32),
+        "grey": np.array(weights).reshape(1, 3, 1, 1),
         "none": np.zeros((2, 1, 1, 1)),
         "same": np.full((2,), np.log(side / 4)),
         "none_of_ten": np.zeros((10, 1, 1, 1)),

@@ -102,6 +102,29 @@ def test_batch_equals_single_faces(landmarker, found, renders):
         np.testing.assert_allclose(alone, found[1][i], atol=1e-2)
 
 
+def test_tall_and_wide_boxes_are_both_centred(landmarker, found, renders):
+    """A published cropper compared height with width twice, so that tall faces never sat in the middle."""
+    errors = {}
+    for name, stretch in (("tall", (0.8, 1.0)), ("wide", (1.0, 0.8))):
+        boxes = []
+        for face in found[0][:12]:
+            middle, half = (face.box[:2] + face.box[2:]) / 2, (face.box[2:] - face.box[:2]) / 2 * stretch
+            box = np.concatenate([middle - half, middle + half]).astype(np.float32)
+            boxes.append(Face(box, 1.0, face.landmarks))
+        meshes = landmarker.landmarks(list(renders.images[:12]), boxes)
+        five = convert(meshes, "mesh468", "5pt")
+        errors[name] = np.linalg.norm(five - renders.five[:12], axis=-1).mean() / renders.iod.mean()
+    assert max(errors.values()) < 0.05
+    assert abs(errors["tall"] - errors["wide"]) < 0.005
+
+
+def test_landmarks_stay_with_their_faces(landmarker, found, renders):
+    """A published extractor lost which landmarks belong to which picture."""
+    order = np.random.default_rng(3).permutation(20)
+    images, faces = [renders.images[i] for i in order], [found[0][i] for i in order]
+    np.testing.assert_allclose(landmarker.landmarks(images, faces), found[1][order], atol=1e-2)
+
+
 def test_mirrored_picture_gives_the_mirrored_mesh(detector, landmarker, renders, found):
     flipped = [np.ascontiguousarray(image[:, ::-1]) for image in renders.images[:20]]
     faces = [several[0] for several in detector.detect(flipped)]

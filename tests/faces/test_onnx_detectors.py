@@ -228,6 +228,35 @@ def test_channels_and_scaling(graphs, tmp_path):
     assert found[0].score == pytest.approx(128 / 255, abs=1e-5)
 
 
+@pytest.mark.parametrize(("order", "seen"), [(None, "red"), ("rgb", "red"), ("bgr", "blue")])
+def test_first_channel_is_what_the_order_says(graphs, tmp_path, order, seen):
+    """A published projector fed BGR into a network of RGB; here the order belongs to the form."""
+    path = graphs.bright_spot_centerface(tmp_path / "a.onnx", side=24, weights=(1 / 255, 0, 0))
+    for colour, channel in (("red", 0), ("green", 1), ("blue", 2)):
+        picture = np.zeros((64, 64, 3), np.uint8)
+        picture[32:36, 32:36, channel] = 255
+        (found,) = load_detector(path, size=64, order=order).detect([picture])
+        assert bool(found) == (colour == seen)
+
+
+def test_each_form_is_fed_as_it_was_trained(graphs, tmp_path):
+    detectors = {
+        name: load_detector(
+            graphs.constant_detector(tmp_path / f"{name}.onnx", GRAPHS[name], (1, 3, 256, 256))
+        )
+        for name in ("scrfd", "yunet", "yunet2022", "centerface")
+    }
+    picture = image()
+    picture[..., 0], picture[..., 2] = 255, 0
+    fed = {}
+    for name, detector in detectors.items():
+        fed[name] = detector._prepared(picture)
+    np.testing.assert_allclose(fed["scrfd"][0, :, 9, 9], (np.array([255, 77, 0]) - 127.5) / 128, atol=1e-6)
+    np.testing.assert_array_equal(fed["yunet"][0, :, 9, 9], [0, 77, 255])
+    np.testing.assert_array_equal(fed["yunet2022"][0, :, 9, 9], [0, 77, 255])
+    np.testing.assert_array_equal(fed["centerface"][0, :, 9, 9], [255, 77, 0])
+
+
 def test_boxes_of_one_face_are_joined(graphs, tmp_path):
     outputs = scrfd_outputs()
     side = 256 // 16
