@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyface.faces.align import AlignedFace, align
 from pyface.faces.analyzer import FaceAnalyzer
 from pyface.faces.detect import as_rgb
+from pyface.faces.extract import ExtractedFace, FaceExtractor
 from pyface.faces.face import Face
 from pyface.faces.registry import (
     load_action_units,
@@ -16,13 +17,17 @@ from pyface.faces.registry import (
     model_names,
     register,
 )
+from pyface.faces.restore import FaceReconstructor
 from pyface.faces.schemes import SCHEMES, convert, converted, mirror
 
 __all__ = [
     "SCHEMES",
     "AlignedFace",
+    "ExtractedFace",
     "Face",
     "FaceAnalyzer",
+    "FaceExtractor",
+    "FaceReconstructor",
     "align",
     "as_rgb",
     "convert",

@@ -62,11 +62,11 @@ def reinhard(new: npt.NDArray[Any], old: npt.NDArray[Any], weight: npt.NDArray[A
     `new` is only shifted. Levels are clipped to 0..255 in the end.
     """
     source, target = to_lab(new), to_lab(old)
-    inside = weight > 0
-    shares = weight[inside] / weight[inside].sum(dtype=np.float64)
+    inside = np.flatnonzero(weight > 0)
+    shares = np.take(weight, inside) / np.take(weight, inside).sum(dtype=np.float64)
     moments = []
     for picture in (source, target):
-        values = picture[inside]
+        values = np.take(picture.reshape(-1, 3), inside, 0)
         mean = shares @ values
         moments.append((mean, np.sqrt(shares @ np.square(values - mean))))
     (mean, spread), (wanted_mean, wanted_spread) = moments

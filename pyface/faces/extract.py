@@ -278,8 +278,12 @@ class FaceExtractor:
 
 def cut(photo: Photo, matrix: Matrix, size: int) -> Photo:
     """The part of a photograph uint8 [H, W, C] that `matrix` brings into a crop: uint8 [size, size, C]."""
-    pixels = torch.from_numpy(photo).permute(2, 0, 1).float()
-    crop = resample(pixels, matrix, (size, size)).round_().clamp_(0, 255).byte()
+    crop = (
+        resample(torch.from_numpy(photo).permute(2, 0, 1), matrix, (size, size))
+        .round_()
+        .clamp_(0, 255)
+        .byte()
+    )
     return np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
 
