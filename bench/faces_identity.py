@@ -10,8 +10,10 @@ the default detector and landmarker ("found"); how many faces were not found sta
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +24,10 @@ import numpy.typing as npt
 import torch
 
 from pyface.data import ProceduralFaces
-from pyface.faces import load_embedder
+from pyface.faces import convert, load_detector, load_embedder, load_landmarker
 from pyface.faces.align import align_batch
 from pyface.faces.embed import distances
-from pyface.faces.protocols import Embedder
+from pyface.faces.protocols import Detector, Embedder, Landmarker
 from pyface.metrics import verification
 
 EMBEDDERS = ("dlib", "dlib-rendered", "recognition-64")
@@ -55,9 +57,16 @@ def measure(
     glasses = faces.draw().columns["glasses"] > 0.5
     who = np.repeat(np.arange(identities), samples)
     embedders = {name: load_embedder(name) for name in EMBEDDERS}
-    vectors, missed = embed_pictures(faces, embedders, sources)
+    run = {name: embedder for name, embedder in embedders.items() if name != "dlib-rendered"}
+    vectors, missed = embed_pictures(faces, run, sources)
+    project = embedders[
+        "dlib-rendered"
+    ].network.project  # of the vectors that dlib gave: the same as embedding
+    for source in sources:
+        found = vectors["dlib", source]
+        vectors["dlib-rendered", source] = [None if one is None else project(one[None])[0] for one in found]
     rows = []
-    for (name, source), found in vectors.items():
+    for (name, source), found in sorted(vectors.items(), key=lambda item: EMBEDDERS.index(item[0][0])):
         seen = np.array([vector is not None for vector in found])
         for glasses_too in (True, False):
             chosen = seen if glasses_too else seen & ~glasses
@@ -103,14 +112,13 @@ def embed_pictures(
                 with torch.inference_mode():
                     found = dict(zip(present, embedder.embed(aligned), strict=True))
                 vectors[name, source] += [found.get(i) for i in range(len(pictures))]
+        print(f"{start + len(pictures)} of {len(faces)} pictures", file=sys.stderr)
     return vectors, missed
 
 
 def found_landmarks(pictures: Sequence[npt.NDArray[np.uint8]]) -> Landmarks:
     """What the default detector and landmarker say of the best face of each picture."""
-    from pyface.faces import convert, load_detector, load_landmarker
-
-    detector, landmarker = load_detector(), load_landmarker()
+    detector, landmarker = _finders()
     best = [faces[0] if faces else None for faces in detector.detect(pictures)]
     present = [i for i, face in enumerate(best) if face is not None]
     points = landmarker.landmarks([pictures[i] for i in present], [face for face in best if face is not None])
@@ -118,6 +126,11 @@ def found_landmarks(pictures: Sequence[npt.NDArray[np.uint8]]) -> Landmarks:
         i: {"5pt": convert(at, landmarker.scheme, "5pt")} for i, at in zip(present, points, strict=True)
     }
     return [placed.get(i) for i in range(len(pictures))]
+
+
+@functools.cache
+def _finders() -> tuple[Detector, Landmarker]:
+    return load_detector(), load_landmarker()
 
 
 def accuracy(embedder: Embedder, vectors: torch.Tensor, who: npt.NDArray[np.int64]) -> dict[str, float]:
