@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pyface.errors import DataError
+
+if TYPE_CHECKING:
+    from pyface.data.prepare import PrepareReport
 
 __all__ = ["identities", "prepare"]
 
@@ -105,6 +109,11 @@ def prepare(
         except KeyboardInterrupt:
             bar.close()
             raise click.ClickException("stopped; the same command continues where it was") from None
+    _tell(report, out)
+
+
+def _tell(report: PrepareReport, out: Path) -> None:
+    """Counts, rate, and where to look."""
     facts = report.to_dict()
     told = ", ".join(f"{count} {code}" for code, count in report.rejected.items()) or "none"
     click.echo(f"{report.faces} faces of {report.photographs} photographs in {out}; left out: {told}")

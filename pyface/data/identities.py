@@ -23,7 +23,7 @@ from pyface.data.face_crops import colour_photo
 from pyface.data.features import write_features
 from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, open_files
 from pyface.data.ordered import in_order
-from pyface.data.problems import OnProblem, Problems
+from pyface.data.problems import OnProblem, Problem, Problems
 from pyface.data.spectra import NAME_PATTERN, name_expression, name_fields
 from pyface.data.tree import FOLDERS
 from pyface.errors import DataError, ValueRangeError
@@ -90,25 +90,16 @@ def identity_features(
     """
     if mode not in MODES:
         raise ValueRangeError(f"mode must be one of {', '.join(MODES)}; got {mode!r}.")
-    files, expression = open_files(path), name_expression(pattern)
-    problems = Problems(path, on_problem)
-    people: dict[str, str] = {}
-    for name, inner in _pictures(files):
-        fields = name_fields(expression, inner)
-        if fields:
-            people[name] = fields["identity"]
-        else:
-            problems.add(name, None, "name", f"its name is not {pattern}")
-    embedder = embedder or load_embedder()
-    reader = _Reader(files, embedder, None if aligned else analyzer)
+    files, problems = open_files(path), Problems(path, on_problem)
+    pictures = dict(_pictures(files))
+    people = _people(pictures, pattern, problems)
+    reader = _Reader(files, embedder or load_embedder(), None if aligned else analyzer)
     chunks = [list(people)[i : i + _TOGETHER] for i in range(0, len(people), _TOGETHER)]
     vectors: dict[str, npt.NDArray[np.float32]] = {}
     for names, found in zip(chunks, in_order(reader, chunks, workers), strict=True):
         for name, outcome in zip(names, found, strict=True):
-            if isinstance(outcome, str):
-                problems.add(
-                    name, None, "no-face" if not outcome.startswith("cannot") else "not-image", outcome
-                )
+            if isinstance(outcome, Problem):
+                problems.extend([outcome])
             else:
                 vectors[name] = outcome
         if progress is not None:
@@ -117,12 +108,22 @@ def identity_features(
     if not vectors:
         reason = f": {problems.message()}" if len(problems) else ""
         raise DataError(f"{path} has no picture with identity features{reason}")
-    kept = list(vectors)
-    table, identities = np.stack([vectors[name] for name in kept]), [people[name] for name in kept]
+    table, identities = np.stack(list(vectors.values())), [people[name] for name in vectors]
     if mode == "one":
         table = table[most_typical(table, identities)]
-    short = dict(_pictures(files))
-    return IdentityFeatures([short[name] for name in kept], identities, table, problems)
+    return IdentityFeatures([pictures[name] for name in vectors], identities, table, problems)
+
+
+def _people(pictures: dict[str, str], pattern: str, problems: Problems) -> dict[str, str]:
+    """Who is shown on each picture whose name fits the pattern."""
+    expression, people = name_expression(pattern), {}
+    for name, inner in pictures.items():
+        fields = name_fields(expression, inner)
+        if fields:
+            people[name] = fields["identity"]
+        else:
+            problems.add(name, None, "name", f"its name is not {pattern}")
+    return people
 
 
 def most_typical(vectors: npt.NDArray[np.floating[Any]], identities: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -174,7 +175,7 @@ def _pictures(files: DatasetFiles) -> list[tuple[str, str]]:
 
 
 class _Reader:
-    """Vectors of a few pictures, or a word about why there is none; `analyzer` None: they are aligned."""
+    """Vectors of a few pictures, or the reason why there is none; `analyzer` None: they are aligned."""
 
     def __init__(
         self, files: DatasetFiles, embedder: Embedder, analyzer: Callable[[], FaceAnalyzer] | None
@@ -182,21 +183,20 @@ class _Reader:
         self.files, self.embedder, self.analyzer = files, embedder, analyzer
         self._own = threading.local()
 
-    def __call__(self, names: Sequence[str]) -> list[npt.NDArray[np.float32] | str]:
-        outcome: dict[str, npt.NDArray[np.float32] | str] = {}
+    def __call__(self, names: Sequence[str]) -> list[npt.NDArray[np.float32] | Problem]:
+        outcome: dict[str, npt.NDArray[np.float32] | Problem] = {}
         photos: dict[str, Photo] = {}
         for name in names:
             try:
                 photos[name] = colour_photo(read_image(self.files.read(name), upright=True))
             except DataError as error:
-                outcome[name] = f"cannot be read: {error}"
+                outcome[name] = Problem(name, None, "not-image", f"cannot be read: {error}")
         chips, who = self._chips(photos)
         if len(who):
             with torch.inference_mode():
                 outcome |= zip(who, self.embedder.embed(chips).float().cpu().numpy(), strict=True)
-        return [
-            outcome.get(name, "no face was found; give --aligned if it is aligned already") for name in names
-        ]
+        nothing = "no face was found; give --aligned if it is aligned already"
+        return [outcome.get(name, Problem(name, None, "no-face", nothing)) for name in names]
 
     def _chips(self, photos: dict[str, Photo]) -> tuple[torch.Tensor, list[str]]:
         size = self.embedder.size

@@ -122,15 +122,10 @@ def prepare(
         if begun is not None:
             begun(len(sources), len(sources) - len(waiting))
         stages = job.run(waiting, sources, workers, progress)
-        records = job.settle(sources)
-        rejected = _rejected(records)
-        faces = job.write_features(records)
-        job.write_labels(records)
-        job.write_sheets(records)
+        rejected, faces = job.finish(sources)
         codes = dict(collections.Counter(entry["code"] for entry in rejected).most_common())
         seconds = time.perf_counter() - begin
         report = PrepareReport(len(sources), faces, codes, len(waiting), seconds, stages)
-        write_text(folder / "rejected.jsonl", "".join(json.dumps(entry) + "\n" for entry in rejected))
         facts = report.to_dict() | {"models": _licences(settings)}
         write_text(folder / "report.json", json.dumps(facts, indent=1) + "\n")
         told |= {"photographs": report.photographs, "faces": report.faces}
@@ -232,6 +227,15 @@ class _Job:
             write_image(path, pixels, compression=4, sync=False)
         return name
 
+    def finish(self, sources: Mapping[str, str]) -> tuple[list[dict[str, Any]], int]:
+        """Write what belongs to the whole; gives what was rejected, and the number of faces."""
+        records = self.settle(sources)
+        rejected = [{"photograph": r["key"], **entry} for r in records for entry in r["rejected"]]
+        write_text(self.folder / "rejected.jsonl", "".join(json.dumps(entry) + "\n" for entry in rejected))
+        self.write_labels(records)
+        self.write_sheets(records)
+        return rejected, self.write_features(records)
+
     def settle(self, sources: Mapping[str, str]) -> list[dict[str, Any]]:
         """Records of the photographs that there are, by name; pictures of those that are gone are removed."""
         kept = {name: self.journal.records[name] for name in sorted(sources)}
@@ -315,10 +319,6 @@ def _sure(cropper: Cropper, contents: Sequence[bytes | DataError]) -> list[Photo
 def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(names), _TOGETHER):
         yield names[start : start + _TOGETHER]
-
-
-def _rejected(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"photograph": record["key"], **entry} for record in records for entry in record["rejected"]]
 
 
 def _spread(items: Sequence[Any]) -> list[Any]:
