@@ -35,7 +35,7 @@ from pyface.io.atomic import atomic_write, make_folder, write_text
 from pyface.io.checkpoint import save_model
 from pyface.io.images import contact_sheet, to_uint8, write_image
 from pyface.metrics import FaceFeatures, RealImages, features_of, nearest, nearest_sheet
-from pyface.models import StyleGAN2Generator
+from pyface.models import StyleGAN2Generator, bake_truncation
 from pyface.training import TrainingSet
 from pyface.training.checkpoint import Snapshots, load_state, restore_state, resume_files
 from pyface.training.observers import observers
@@ -105,8 +105,7 @@ FIRST_KIMG = 97  # of the first part, where the refinement begins
 
 def rendered(work: Path, name: str, images: int, render_size: int, seed: int) -> TrainingSet:
     """Rendered faces at SIZE pixels, from the cache in `work` when they are there."""
-    path = work / f"{name}.npz"
-    source = f"procedural:{images}x1@{render_size}"
+    path, source = work / f"{name}.npz", f"procedural:{images}x1@{render_size}"
     if not path.exists():
         click.echo(f"rendering {images} faces for {name}")
         data = open_training_set(
@@ -147,9 +146,7 @@ def known_latents(work: Path, data: TrainingSet) -> KnownLatents:
     with np.load(work / "training-set.npz") as file:
         parameters = torch.from_numpy(file["parameters"])
     parameters = parameters[:, parameters.std(0) > 1e-6]
-    if data.images is None:
-        raise click.ClickException("the training set does not fit into memory; lower --images")
-    images, path = data.images["vis"], work / "reader.pt"
+    images, path = data.get(np.arange(len(data)))["vis"], work / "reader.pt"
     if path.exists():
         reader = ParameterReader(parameters.shape[1], "bfloat16")
         reader.load_state_dict(torch.load(path, weights_only=True))
@@ -311,6 +308,7 @@ def finish(
     run: StyleGAN2Run,
     held_out: TrainingSet,
     judge: ConditionClassifier,
+    widening: float,
     command: str,
     remark: str,
 ) -> None:
@@ -320,6 +318,7 @@ def finish(
         raise click.ClickException("there is no resume file yet; run the stage train first")
     restore_state(run.trainer, load_state(states[-1]))
     generator = in_float32(run.average.average)
+    bake_truncation(generator, widening)
     kimg = run.trainer.images_seen / 1000 + (FIRST_KIMG if run.recipe == REFINEMENT else 0)
     choices = np.asarray(label_samples(data), np.float32)
     images, asked = samples(generator, 2000, choices, seed=123)
@@ -334,6 +333,7 @@ def finish(
         "data": data.source,
         "command": command,
         "remark": remark,
+        "widening": widening,
         "agreement": checks,
         "judge_on_renders": ceiling,
         "judged_images": len(images),
@@ -371,8 +371,7 @@ def comparison_text(found: dict[str, Any]) -> str:
     """The section about distance and variety."""
     return f"""## How near to the renders, how varied?
 
-{found["images"]} faces against as many renders of other people, in the features of recognition-64
-(as `pyface evaluate demo --data procedural:24000x1@64` measures them):
+{found["images"]} faces against as many renders of other people, in the features of recognition-64:
 
 | | generated | other renders |
 |--|--|--|
@@ -381,8 +380,8 @@ def comparison_text(found: dict[str, Any]) -> str:
 | precision | {found["precision"]:.3f} | {found["real_precision"]:.3f} |
 | recall | {found["recall"]:.3f} | {found["real_recall"]:.3f} |
 
-Recall far below that of renders: the generator draws less than their variety, above all in pose, light and
-clothes. Use renders where variety matters.
+Recall below that of renders: the generator draws less than their variety. Use renders where variety matters,
+and a psi below 1 where the look of the single face does.
 """
 
 
@@ -406,6 +405,7 @@ The generator that `pyface.load("demo")` and `--network demo` give: {SIZE}x{SIZE
 | Data | {images} faces rendered by pyface ({card["data"]}); no picture of a real person was used |
 | Training | {card["kimg"]:.0f} thousand images, {RECIPE.precision}, on CPU; the file computes in float32 |
 | Command | `{card["command"]}` |
+| Spread | psi 1 is psi {card["widening"]:g} of the trained network: more variety, less precision |
 | Remark | {card["remark"] or "none"} |
 | Licence | Apache-2.0, as the rest of pyface |
 
@@ -454,6 +454,9 @@ a few pixels wide. Pose stays within the renderer's range of a portrait.
 @click.option("--judge-images", type=int, default=10000, show_default=True)
 @click.option("--render-size", type=int, default=SIZE, show_default=True, help="A multiple of 64.")
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option(
+    "--widening", type=float, default=1.0, show_default=True, help="psi that becomes 1 in the file."
+)
 @click.option("--refine", is_flag=True, help="Go on from the shipped generator and discriminator.")
 @click.option("--remark", default="", help="For the model card: what else a reader should know of this run.")
 def main(
@@ -464,13 +467,14 @@ def main(
     judge_images: int,
     render_size: int,
     threads: int,
+    widening: float,
     refine: bool,
     remark: str,
 ) -> None:
     """Render, train, check and write the demo generator."""
     torch.set_num_threads(threads)
     make_folder(work)
-    options = f"--minutes {minutes:g} --images {images} --render-size {render_size}"
+    options = f"--minutes {minutes:g} --images {images} --widening {widening:g}"
     command = f"python tools/make_demo_generator.py {options}{' --refine' * refine}"
     data = rendered(work, "training-set", images, render_size, TRAIN_SEED)
     if stage == "render":
@@ -488,7 +492,7 @@ def main(
         seen = {name: pixels[:-2000] for name, pixels in (part.images or {}).items()}
         known = TrainingSet.from_arrays(seen, part.labels[:-2000], CONDITIONS, part.source)
         judge = classifier(work, "judge", known, ClassifierRecipe(seed=2, precision="bfloat16"))
-        finish(work, data, run, judged, judge, command, remark)
+        finish(work, data, run, judged, judge, widening, command, remark)
 
 
 if __name__ == "__main__":
