@@ -27,6 +27,7 @@ SECTIONS = {
     "landmarks": ("faces_detection.py", "landmarks"),
     "identity": ("faces_identity.py", "identity"),
     "timing": ("faces_detection.py", "timing"),
+    "preparation": ("faces_prepare.py", "preparation"),
 }
 
 
