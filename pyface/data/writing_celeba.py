@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyface.data.celeba import CELEBA_SIZE, HALF_PIXEL, PARTITIONS
+from pyface.data.celeba import CELEBA_SIZE, PARTITIONS
 from pyface.data.celeba_tables import CELEBA_ATTRIBUTES, COLUMNS
 from pyface.data.face_attributes import ATTRIBUTES, attribute_table
 from pyface.data.ordered import in_order
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import ProceduralFaces
 from pyface.data.sample import Pixels
 from pyface.data.writing import recipe_of

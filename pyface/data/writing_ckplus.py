@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 import pyface
-from pyface.data.ckplus_tree import EMOTION_CODES, FOLDERS, HALF_PIXEL
+from pyface.data.ckplus_tree import EMOTION_CODES, FOLDERS
 from pyface.data.emotions import ACTION_UNITS, PROTOTYPES
 from pyface.data.face_distribution import DISTRIBUTION_VERSION
 from pyface.data.ordered import in_order
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import Override, draw_faces
 from pyface.errors import ValueRangeError
 from pyface.io.atomic import remove_leftovers, write_text

@@ -16,8 +16,9 @@ import torch
 import pyface
 from pyface.data.face_attributes import attribute_table
 from pyface.data.face_distribution import DISTRIBUTION_VERSION
-from pyface.data.mtfl import HALF_PIXEL, SPLITS
+from pyface.data.mtfl import SPLITS
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import Override, draw_faces
 from pyface.errors import ValueRangeError
 from pyface.io.atomic import make_folder, remove_leftovers, write_text
