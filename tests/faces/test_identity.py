@@ -46,6 +46,7 @@ def test_few_people_with_found_landmarks(model):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_two_hundred_people(model):
     """The acceptance: 200 people, 5 pictures each, pose, light, expression and glasses drawn."""
     for name in ("dlib-resnet", "blazeface", "facemesh"):
