@@ -42,6 +42,7 @@ from pyface.training.recipes.action_units import (
     FaceSource,
     ObservedFaces,
     build,
+    centre_presence,
     observed_faces,
     train,
 )
@@ -55,12 +56,12 @@ SAVE_EVERY = 100  # steps
 
 TRAINING = {
     "people": FaceSource(1100, 4, 128, seed=1101, compressed=True),
-    "large": FaceSource(200, 4, 224, seed=1102, compressed=True),
+    "large": FaceSource(100, 4, 224, seed=1102, compressed=True),
     "units": FaceSource(800, 4, 128, seed=1103, independent=True, compressed=True),
 }
 CHECKS = {
     "check-people": FaceSource(300, 4, 128, seed=1201),
-    "check-large": FaceSource(100, 4, 256, seed=1202),
+    "check-large": FaceSource(75, 4, 256, seed=1202),
     "check-units": FaceSource(100, 4, 128, seed=1203, independent=True),
 }
 ALL = {**TRAINING, **CHECKS}
@@ -132,7 +133,7 @@ def trained(work: Path, recipe: ActionUnitRecipe, faces: ObservedFaces, source: 
         if state["recipe"] != recipe.plain():
             raise DataError(f"{path} belongs to another recipe; remove it or change --work")
         restore_state(run.trainer, state)
-    steps = run.images // recipe.batch
+    steps = run.images // recipe.batch + run.refine_images // recipe.batch
     started, means = time.process_time(), {}
     with tqdm(total=steps, initial=run.trainer.step_number, unit="step", disable=None) as bar:
         for losses in train(run, recipe):
@@ -300,6 +301,8 @@ def main(work: Path, stage: str, only: str | None, threads: int) -> None:
     recipe, source = ActionUnitRecipe(), "; ".join(str(each) for each in TRAINING.values())
     run = trained(work, recipe, faces, source)
     run.network.eval()
+    emotions = [observed(work, name, each) for name, each in TRAINING.items() if not each.independent]
+    centre_presence(run.network, ObservedFaces.joined(emotions))
     if stage in ("finish", "all"):
         finish(work, run, recipe, source)
 

@@ -75,6 +75,7 @@ _BUILT_IN["landmarker"] = {
     "facemesh": "pyface.faces.mesh:load_facemesh",
 }
 _BUILT_IN["action_units"] = {
+    "default": "pyface.faces.action_units:NetworkActionUnits",
     "mesh": "pyface.faces.action_units:MeshActionUnits",
     ".safetensors": "pyface.faces.action_units:NetworkActionUnits",
 }
