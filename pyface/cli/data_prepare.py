@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyface.cli.invocation import command_line
 from pyface.errors import DataError
 
 if TYPE_CHECKING:
@@ -94,17 +95,15 @@ def prepare(
         landmarker,
         embedder,
     )
-    bar = tqdm(unit="photo", disable=quiet, file=sys.stderr)
+    bar = tqdm(unit="photo", disable=quiet, file=sys.stderr, delay=0.5)
 
     def begun(total: int, done: int) -> None:
         bar.total, bar.initial, bar.n = total, done, done
-        bar.refresh()
 
-    command = " ".join(["pyface", *sys.argv[1:]])
     with bar:
         try:
             report = run(
-                raw, out, settings, workers=workers, command=command, progress=bar.update, begun=begun
+                raw, out, settings, workers=workers, command=command_line(), progress=bar.update, begun=begun
             )
         except KeyboardInterrupt:
             bar.close()

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pyface.cli.invocation import command_line
 from pyface.data.option_text import plain_text, whole_number, yes_or_no
 from pyface.errors import ValueRangeError
 
@@ -122,7 +123,7 @@ def write(
                 identities=identities,
                 seed=seed,
                 workers=workers,
-                command=" ".join(["pyface", *sys.argv[1:]]),
+                command=command_line(),
                 progress=bar.update,
                 **arguments,
             )
