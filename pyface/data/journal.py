@@ -36,11 +36,13 @@ class Journal:
             self._read()
 
     def _read(self) -> None:
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
+        try:
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(self.path, whole)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read and written: {error.strerror}") from error
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 record = json.loads(line, object_hook=_restored)
@@ -51,13 +53,19 @@ class Journal:
                 ) from error
 
     def add(self, records: Iterable[dict[str, Any]]) -> None:
-        """Append records, each with its "key"; they are on the disk when this returns."""
+        """Append records, each with its "key"; they are on the disk when this returns.
+
+        Raises DataError when they cannot be written.
+        """
         found = list(records)
         text = "".join(json.dumps(record, default=_plain) + "\n" for record in found)
-        with self.path.open("ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(f"cannot write {self.path}: {error.strerror}") from error
         self.records |= {record["key"]: record for record in found}
 
 

@@ -84,3 +84,12 @@ def test_a_damaged_line_is_named(tmp_path):
     path.write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
     with pytest.raises(DataError, match="line 2 is damaged"):
         Journal(path)
+
+
+def test_a_journal_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"journal\.jsonl"):
+        Journal(tmp_path / "journal.jsonl")
+    journal = Journal(tmp_path / "gone" / "journal.jsonl")
+    with pytest.raises(DataError, match="cannot write"):
+        journal.add([{"key": "a"}])
