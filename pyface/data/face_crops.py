@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from pyface.faces.align import align
 from pyface.faces.analyzer import aligned_tensor
 from pyface.faces.protocols import Detector, Embedder, Landmarker, Photo
 from pyface.faces.schemes import convert
+from pyface.faces.templates import load_template
 from pyface.io.images import read_image
 
 __all__ = ["STAGES", "CropSettings", "Cropper", "FaceCrop", "PhotoResult", "colour_photo"]
@@ -38,7 +40,7 @@ class CropSettings:
         size: height and width of the aligned faces in pixels.
         also: further sizes, each the area average of the first.
         align: template, see `pyface.faces.align`.
-        faces: "largest" of a photograph, or "all".
+        faces: "largest" of a photograph among those with `min_score`, or "all".
         min_face: longer side of a face's box in pixels, below which it is rejected.
         min_score: of the detector, below which a face is rejected.
         min_inside: share of the aligned picture that must come from inside the photograph.
@@ -66,6 +68,9 @@ class CropSettings:
             raise ValueRangeError(
                 f"further sizes must be different and below {self.size}; got {list(self.also)}."
             )
+        load_template(self.align)  # raises for an unknown one
+        if not 0 < self.min_face < math.inf:
+            raise ValueRangeError(f"min_face must be a number of pixels above 0; got {self.min_face}.")
         if self.faces not in ("largest", "all"):
             raise ValueRangeError(f'faces must be "largest" or "all"; got {self.faces!r}.')
         for name, share in (("min_score", self.min_score), ("min_inside", self.min_inside)):
@@ -170,7 +175,8 @@ class Cropper:
             if not faces:
                 results[index].reject("no-face", "no face was found")
             if settings.faces == "largest":
-                faces = sorted(faces, key=lambda face: face.size, reverse=True)[:1]
+                # what the detector doubts does not stand before a face
+                faces = sorted(faces, key=lambda f: (f.score < settings.min_score, -f.size))[:1]
             for face in faces:
                 if face.size < settings.min_face:
                     reason = (

@@ -36,6 +36,7 @@ from pyface.errors import DataError, PyfaceError, ValueRangeError
 from pyface.faces import load_detector, load_embedder, load_landmarker
 from pyface.faces.licences import licences_of_models
 from pyface.io.atomic import make_folder, write_text
+from pyface.io.hashing import sha256_of
 from pyface.io.images import contact_sheet, read_image, write_image
 
 __all__ = ["PrepareReport", "prepare"]
@@ -133,14 +134,31 @@ def prepare(
 
 
 def output_names(names: Iterable[str]) -> dict[str, str]:
-    """photograph -> name of its first face, without the ending; those that would agree keep their ending."""
+    """photograph -> name of its first face, without the ending; those that would agree keep their ending.
+
+    Nor does a name agree with one that a further face of another photograph may get.
+
+    >>> output_names(["a.jpg", "a.png", "b.jpg", "b-face2.jpg"])
+    {'a.jpg': 'a.jpg', 'a.png': 'a.png', 'b.jpg': 'b', 'b-face2.jpg': 'b-face2.jpg'}
+    """
     stems = {name: name.rpartition(".")[0] for name in names}
     counts = collections.Counter(stem.lower() for stem in stems.values())
-    return {name: stem if counts[stem.lower()] == 1 else name for name, stem in stems.items()}
+    whole = {name.lower() for name in stems}
+
+    def free(stem: str) -> bool:
+        first, further, _ = stem.rpartition("-face")
+        taken = bool(further) and (first in counts or first in whole)
+        return counts[stem] == 1 and stem not in whole and not taken
+
+    return {name: stem if free(stem.lower()) else name for name, stem in stems.items()}
 
 
 def _plain(settings: CropSettings) -> dict[str, Any]:
-    return dataclasses.asdict(settings) | {"also": list(settings.also)}
+    """The settings as JSON takes them; a file of a network by its name and hash, not by where it lies."""
+    models = {kind: getattr(settings, kind) for kind in ("detector", "landmarker", "embedder")}
+    files = {kind: Path(name) for kind, name in models.items() if Path(name).is_file()}
+    told = {kind: f"{path.name} sha256 {sha256_of(path)}" for kind, path in files.items()}
+    return dataclasses.asdict(settings) | {"also": list(settings.also)} | told
 
 
 def _licences(settings: CropSettings) -> list[dict[str, Any]]:
@@ -156,13 +174,21 @@ class _Job:
         self.files, self.folder, self.journal, self.settings = files, folder, journal, settings
 
     def waiting(self, sources: Mapping[str, str]) -> list[str]:
-        """Photographs that are not done, or have changed since."""
+        """Photographs that are not done, have changed since, or whose faces have gone from the output."""
         done = self.journal.records
         return [
             name
             for name, stem in sources.items()
-            if name not in done or done[name]["stamp"] != self._stamp(name) or done[name]["stem"] != stem
+            if name not in done
+            or done[name]["stamp"] != self._stamp(name)
+            or done[name]["stem"] != stem
+            or not all(self._is_there(face["name"]) for face in done[name]["faces"])
         ]
+
+    def _is_there(self, name: str) -> bool:
+        """Whether the pictures of a face have bytes; after a power cut they may have none."""
+        paths = [self.folder / str(size) / name for size in self.settings.sizes]
+        return all(path.is_file() and path.stat().st_size for path in paths)
 
     def _stamp(self, name: str) -> list[int]:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -259,6 +260,66 @@ def test_names_that_agree_without_their_endings_stay_apart():
     }  # fmt: skip
 
 
+def test_names_of_further_faces_are_no_other_photographs(tmp_path, faces):
+    raw = tmp_path / "raw"
+    photograph(raw / "b.png", faces[:2], corners=((10, 20), (160, 150)))
+    photograph(raw / "b-face2.png", [faces[2]])
+    photograph(raw / "a.png", [faces[3]])
+    shutil.copy(raw / "a.png", raw / "a.jpg")
+    shutil.copy(raw / "a.png", raw / "a.jpg.webp")
+    every = CropSettings(**{**vars(SETTINGS), "faces": "all"})
+    assert prepare(raw, tmp_path / "out", every).faces == 6
+    store = FeatureStore(tmp_path / "out" / "features.safetensors")
+    assert store.facts["photographs"] == {
+        "b.png": "b.png", "b-face2.png": "b.png", "b-face2.png.png": "b-face2.png",
+        "a.png.png": "a.png", "a.jpg.png": "a.jpg", "a.jpg.webp.png": "a.jpg.webp",
+    }  # fmt: skip
+
+
+def test_faces_that_have_gone_from_the_output_are_made_again(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(raw, out, SETTINGS)
+    before = files_of(out)
+    (out / "64" / "b.png").unlink()
+    (out / "16" / "c.png").write_bytes(b"")  # as a power cut may leave it
+    assert prepare(raw, out, SETTINGS).done_now == 2
+    assert files_of(out) == before
+
+
+def test_the_largest_face_is_one_that_the_detector_is_sure_of(tmp_path, faces):
+    image = photograph(tmp_path / "raw" / "a.png", faces[:2], corners=((10, 20), (160, 150)))
+    (_, first), (sure, second) = KNOWN[digest(image)]
+    KNOWN[digest(image)] = [(face_of(first, box=[0, 0, 290, 290], score=0.3), first), (sure, second)]
+    report = prepare(tmp_path / "raw", tmp_path / "out", SETTINGS)
+    assert (report.faces, report.rejected) == (1, {})
+
+
+def test_absolute_names_in_a_zip_do_not_lead_out_of_the_output(raw, tmp_path):
+    target = tmp_path / "elsewhere.png"
+    with zipfile.ZipFile(tmp_path / "raw.zip", "w") as file:
+        file.write(raw / "b.png", "b.png")
+        info = zipfile.ZipInfo("b.png")
+        info.filename = str(target)
+        file.writestr(info, (raw / "c.png").read_bytes())
+    assert prepare(tmp_path / "raw.zip", tmp_path / "out", SETTINGS).photographs == 1
+    assert not target.exists()
+
+
+def test_files_of_networks_are_told_by_hash_and_not_by_place(raw, tmp_path):
+    register("detector", ".truth", lambda path: TrueDetector())
+    network = tmp_path / "net.truth"
+    network.write_bytes(b"1")
+    settings = CropSettings(**{**vars(SETTINGS), "detector": str(network)})
+    prepare(raw, tmp_path / "out", settings)
+    written = {n: b for n, b in files_of(tmp_path / "out").items() if not n.endswith(".png")}
+    written["report.json"] = (tmp_path / "out" / "report.json").read_bytes()
+    assert not [name for name, content in written.items() if str(tmp_path).encode() in content]
+    assert hashlib.sha256(b"1").hexdigest().encode() in written["card.json"]
+    network.write_bytes(b"2")
+    with pytest.raises(DataError, match="another recipe"):
+        prepare(raw, tmp_path / "out", settings)
+
+
 def test_photographs_are_turned_as_the_camera_noted(tmp_path, faces):
     raw = tmp_path / "raw"
     image = photograph(raw / "a.png", [faces[0]])
@@ -277,6 +338,10 @@ def test_what_cannot_be_done_is_said(raw, tmp_path):
         prepare(tmp_path / "nothing", tmp_path / "out", SETTINGS)
     with pytest.raises(ValueRangeError, match="below 64"):
         CropSettings(size=64, also=(64,))
+    with pytest.raises(ValueRangeError, match="no template 'nonsense'"):
+        CropSettings(align="nonsense")
+    with pytest.raises(ValueRangeError, match="min_face"):
+        CropSettings(min_face=float("nan"))
     prepare(raw, tmp_path / "out", SETTINGS)
     with pytest.raises(DataError, match="another recipe"):
         prepare(raw, tmp_path / "out", CropSettings(**{**vars(SETTINGS), "min_face": 30}))
