@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyface.faces.align import AlignedFace, align
+from pyface.faces.align import AlignedFace, align, align_batch
 from pyface.faces.analyzer import FaceAnalyzer
 from pyface.faces.detect import as_rgb
 from pyface.faces.extract import ExtractedFace, FaceExtractor
@@ -29,6 +29,7 @@ __all__ = [
     "FaceExtractor",
     "FaceReconstructor",
     "align",
+    "align_batch",
     "as_rgb",
     "convert",
     "converted",

@@ -74,9 +74,10 @@ class AgeGender:
         *,
         threads: int = 0,
     ) -> None:
-        files = model_file(self.name, "age-v1.onnx"), model_file(self.name, "gender-v1.onnx")
-        self._age = _session(age or files[0], (_AGE_SIZE, len(_YEARS)), threads)
-        self._gender = _session(gender or files[1], (_GENDER_SIZE, 2), threads)
+        age = age or model_file(self.name, "age-v1.onnx")
+        gender = gender or model_file(self.name, "gender-v1.onnx")
+        self._age = _session(age, (_AGE_SIZE, len(_YEARS)), threads)
+        self._gender = _session(gender, (_GENDER_SIZE, 2), threads)
 
     def predict(self, aligned: Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """{"age": float32 [N] years, "male": float32 [N] in 0..1}.
@@ -192,14 +193,15 @@ def strongest(attributes: Mapping[str, float], prefix: str = "expression=") -> s
 
 
 def _checked(aligned: Tensor) -> Tensor:
+    if not isinstance(aligned, Tensor) or not aligned.is_floating_point():
+        came = aligned.dtype if isinstance(aligned, Tensor) else type(aligned).__name__
+        raise DTypeError(
+            f"aligned must be a float tensor in [-1, 1]; got {came}. Scale uint8 by x / 127.5 - 1."
+        )
     if aligned.ndim != 4 or tuple(aligned.shape[1:]) != (3, _SIZE, _SIZE):
         raise ShapeError(
             f"aligned must be [N, 3, {_SIZE}, {_SIZE}]; got {list(aligned.shape)}. Align faces with "
             f"pyface.faces.align_batch(images, points, template={_TEMPLATE!r}, size={_SIZE})."
-        )
-    if not isinstance(aligned, Tensor) or not aligned.is_floating_point():
-        raise DTypeError(
-            f"aligned must be float in [-1, 1]; got {aligned.dtype}. Scale uint8 by x / 127.5 - 1."
         )
     return aligned.float()
 

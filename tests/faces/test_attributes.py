@@ -141,6 +141,12 @@ def test_wrong_files_are_refused(model, tmp_path):
         Expression(model("facemesh"))
 
 
+def test_files_of_ones_own_need_no_cache(model, tmp_path, monkeypatch):
+    files = [model("age-gender", name) for name in ("age-v1.onnx", "gender-v1.onnx")]
+    monkeypatch.setenv("PYFACE_HOME", str(tmp_path))
+    assert AgeGender(*files).names == ("age", "male")
+
+
 def test_what_can_be_joined(model):
     model("fer")
     fer = Expression()
