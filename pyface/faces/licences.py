@@ -19,11 +19,12 @@ _OWN = ModelLicence("Apache-2.0", "the pyface authors", remark="ships with pyfac
 def licences_of_models(models: Iterable[Any]) -> list[dict[str, Any]]:
     """One row for each loaded model (detector, embedder, ...), found in the model store by its `name`.
 
-    Rows are those of `licences_of`. A model from elsewhere (a file, one that was registered) is listed with
-    the licence "unknown".
+    Rows are those of `licences_of`; of joined models there is one for each part. A model from elsewhere (a
+    file, one that was registered) is listed with the licence "unknown".
     """
     rows: dict[str, dict[str, Any]] = {}
-    for name in (part for model in models for part in _MADE_OF.get(model.name, (str(model.name),))):
+    single = (part for model in models for part in getattr(model, "models", (model,)))
+    for name in (part for model in single for part in _MADE_OF.get(model.name, (str(model.name),))):
         if name in model_entries():
             rows[name] = licences_of([name])[0]
         else:
