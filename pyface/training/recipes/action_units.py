@@ -469,7 +469,7 @@ def centre_presence(network: ActionUnitNetwork, faces: ObservedFaces) -> dict[st
     pictures = torch.from_numpy(np.ascontiguousarray(inner)).float() / 127.5 - 1.0
     parts = zip(pictures.split(256), torch.from_numpy(faces.geometry).split(256), strict=True)
     logits = torch.cat([network(*part) for part in parts]).double().numpy()
-    last = network.head[-1]
+    bias = network.head.get_parameter(f"{len(network.head) - 1}.bias")
     shifts = {}
     for column, unit in enumerate(network.config.units):
         threshold = presence(unit)
@@ -480,5 +480,5 @@ def centre_presence(network: ActionUnitNetwork, faces: ObservedFaces) -> dict[st
         f1 = np.convolve(np.pad(f1, 2, mode="edge"), np.full(5, 0.2), "valid")  # no single lucky shift
         best = np.flatnonzero(f1 >= f1.max() - 1e-12)
         shifts[unit] = float(_SHIFTS[best[np.abs(_SHIFTS[best]).argmin()]])
-        last.bias[column] += shifts[unit]
+        bias[column] += shifts[unit]
     return shifts
