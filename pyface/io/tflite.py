@@ -132,7 +132,8 @@ def read_tflite(path: str | os.PathLike[str]) -> TfliteGraph:
     """The graph of a `.tflite` file with one subgraph, weights dequantised: float16 and int8 become float32.
 
     Raises:
-        CheckpointError: it cannot be read, is no such file, is damaged, or with an operation or number format unknown here.
+        CheckpointError: it cannot be read, is no such file, is damaged, or has an operation or number format
+            that is unknown here.
     """
     try:
         data = Path(path).read_bytes()
