@@ -82,7 +82,7 @@ class ActionUnitRecipe:
         network: sizes of the network.
     """
 
-    epochs: float = 12.0
+    epochs: float = 14.0
     batch: int = 64
     lr: float = 0.002
     weight_decay: float = 0.02
@@ -96,7 +96,7 @@ class ActionUnitRecipe:
     light: float = 0.25
     moved: tuple[float, float, float] = (0.02, 0.04, 0.04)
     precision: str = "bfloat16"
-    refine_epochs: float = 8.0
+    refine_epochs: float = 12.0
     refine_lr: float = 0.001
     refined_units: tuple[str, ...] = ("AU12", "AU25", "AU26")
     refined_weight: float = 4.0
