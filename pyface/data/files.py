@@ -119,9 +119,7 @@ class ZipFiles(DatasetFiles):
     def entries(self) -> list[str]:
         """Names of all files as the zip lists them: in its order, twice where they stand twice."""
         files = [info.filename for info in self._file().infolist() if not info.is_dir()]
-        # "." also keeps out "..", and "/" absolute names, which no writer may follow
-        hidden = (".", "/", "__MACOSX")
-        return [n for n in files if not any(p.startswith(hidden) for p in PurePosixPath(n).parts)]
+        return [n for n in files if not any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(n).parts)]
 
     def names(self) -> list[str]:
         return sorted(set(self.entries()))

@@ -136,21 +136,23 @@ def prepare(
 def output_names(names: Iterable[str]) -> dict[str, str]:
     """photograph -> name of its first face, without the ending; those that would agree keep their ending.
 
-    Nor does a name agree with one that a further face of another photograph may get.
+    Nor does a name agree with one that a further face of another photograph may get. What a zip names from
+    the root ("/a.png") goes into a folder "absolute".
 
     >>> output_names(["a.jpg", "a.png", "b.jpg", "b-face2.jpg"])
     {'a.jpg': 'a.jpg', 'a.png': 'a.png', 'b.jpg': 'b', 'b-face2.jpg': 'b-face2.jpg'}
     """
-    stems = {name: name.rpartition(".")[0] for name in names}
+    safe = {name: "absolute" * name.startswith("/") + name for name in names}
+    stems = {name: inside.rpartition(".")[0] for name, inside in safe.items()}
     counts = collections.Counter(stem.lower() for stem in stems.values())
-    whole = {name.lower() for name in stems}
+    whole = {inside.lower() for inside in safe.values()}
 
     def free(stem: str) -> bool:
         first, further, _ = stem.rpartition("-face")
         taken = bool(further) and (first in counts or first in whole)
         return counts[stem] == 1 and stem not in whole and not taken
 
-    return {name: stem if free(stem.lower()) else name for name, stem in stems.items()}
+    return {name: stem if free(stem.lower()) else safe[name] for name, stem in stems.items()}
 
 
 def _plain(settings: CropSettings) -> dict[str, Any]:

@@ -301,8 +301,11 @@ def test_absolute_names_in_a_zip_do_not_lead_out_of_the_output(raw, tmp_path):
         info = zipfile.ZipInfo("b.png")
         info.filename = str(target)
         file.writestr(info, (raw / "c.png").read_bytes())
-    assert prepare(tmp_path / "raw.zip", tmp_path / "out", SETTINGS).photographs == 1
+    assert prepare(tmp_path / "raw.zip", tmp_path / "out", SETTINGS).faces == 2
     assert not target.exists()
+    inside = tmp_path / "out" / "64"
+    assert (inside / f"absolute{target}").exists()
+    assert (inside / "b.png").exists()
 
 
 def test_files_of_networks_are_told_by_hash_and_not_by_place(raw, tmp_path):
