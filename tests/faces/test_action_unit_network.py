@@ -54,7 +54,7 @@ class TestNetworkModel:
         assert size == card["bytes"] < 1_000_000
         assert tuple(card["recipe"]["network"]["units"]) == load_action_units().units
         for name in ("check-people", "check-large"):
-            assert all(card["agreement"][name][unit]["f1"] >= 0.88 for unit in ASKED)
+            assert all(card["agreement"][name][unit]["f1"] >= (0.9 if name == "check-people" else 0.88) for unit in ASKED)
 
 
 def read_and_true(model, identities, samples, size, seed):
@@ -94,7 +94,7 @@ def test_units_of_many_unseen_people(model, size, people):
     reader = load_action_units()
     found = unit_agreement(*read_and_true(reader, people, 4, size, seed=4243), reader.units)
     print(unit_table(found))
-    assert all(found[unit].f1 >= 0.87 for unit in ASKED)
+    assert all(found[unit].f1 >= 0.89 for unit in ASKED)
     assert all(found[unit].f1 > found[unit].f1_always for unit in reader.units if found[unit].present > 20)
 
 
