@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -300,10 +301,11 @@ def restore(
     )
     failures = _Failures()
     files = sidecars(extracted)
+    originals = _originals(files, photos)
     restored = edited = 0
     for path in _bar(files, "restoring", quiet):
         try:
-            edited += _restore_one(path, out, photos, reconstructor, overwrite)
+            edited += _restore_one(path, out, photos, reconstructor, originals, overwrite)
             restored += 1
         except PyfaceError as error:
             failures.tell(path, error)
@@ -311,8 +313,25 @@ def restore(
     failures.finish()
 
 
+def _originals(files: list[Path], photos: Path | None) -> set[Path]:
+    """All photographs that faces were cut from; of files that cannot be read none."""
+    from pyface.faces.sidecar import read_source
+
+    found = set()
+    for path in files:
+        with contextlib.suppress(DataError):
+            photo, name = read_source(path)
+            found.add((photo if photos is None else photos / name).resolve())
+    return found
+
+
 def _restore_one(
-    sidecar: Path, out: Path, photos: Path | None, reconstructor: FaceReconstructor, overwrite: bool
+    sidecar: Path,
+    out: Path,
+    photos: Path | None,
+    reconstructor: FaceReconstructor,
+    originals: set[Path],
+    overwrite: bool,
 ) -> int:
     """Write one photograph with its edited faces, and say how many they are."""
     from pyface.faces.photos import read_photo
@@ -327,8 +346,8 @@ def _restore_one(
     if not same_file(photo, saved.sha256):
         raise DataError(f"{photo} is not the photograph that was extracted; extract it again")
     target = out / f"{saved.name}.png"
-    if target.exists() and target.samefile(photo):
-        raise DataError(f"{target} is the photograph itself; choose another folder")
+    if target.exists() and (target.samefile(photo) or target.resolve() in originals):
+        raise DataError(f"{target} is a photograph itself; choose another folder")
     if not overwrite:
         _refuse_existing(target)
     changed = [(f, c) for f, c in zip(saved.faces, saved.crops, strict=True) if c is not None]

@@ -176,8 +176,19 @@ def test_photographs_are_never_written_to(photos, tmp_path):
     before = files(photos)
     result = run("restore", out, photos, "--overwrite", "--quiet")
     assert result.exit_code == 1
-    assert "is the photograph itself" in result.output
+    assert "is a photograph itself" in result.output
     assert files(photos) == before
+
+
+def test_no_photograph_is_written_over_for_another(photos, tmp_path):
+    write_image(photos / "one.png.png", photographs.background(30, 40))  # the name of the restored one.png
+    out = tmp_path / "faces"
+    run("extract", photos, out, *MODELS)
+    before = files(photos)
+    result = run("restore", out, photos, "--overwrite", "--quiet")
+    assert result.exit_code == 1
+    assert "one.png.png is a photograph itself" in result.output
+    assert {name: data for name, data in files(photos).items() if name in before} == before
 
 
 def test_crops_are_not_put_among_the_photographs(photos):
