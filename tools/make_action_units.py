@@ -276,11 +276,11 @@ They say more about pictures of one person, compared with a neutral one (`neutra
 ## Limits
 
 Some units are read off others that come with them in an expression, not off the face: compare the F1 of the
-first and the last table (AU5, AU6, AU17, AU20). It has seen renders only. On photographs nothing but the direction was checked (a smile raises AU12); no
-labelled photographs of action units were available, so no accuracy on real people is claimed. Faces turned
-by more than about 45 degrees, hidden mouths and eyes, and faces smaller than about 60 pixels are outside of
-what it knows. Expressions are not feelings: no conclusion about what a person feels follows from these
-numbers, and they must not be used to judge people.
+first and the last table (AU5, AU6, AU17, AU20). It has seen renders only. On photographs nothing but the
+direction was checked (a smile raises AU12); no labelled photographs of action units were available, so no
+accuracy on real people is claimed. Faces turned by more than about 45 degrees, hidden mouths and eyes, and
+faces smaller than about 60 pixels are outside of what it knows. Expressions are not feelings: no conclusion
+about what a person feels follows from these numbers, and they must not be used to judge people.
 """
 
 

@@ -54,7 +54,10 @@ class TestNetworkModel:
         assert size == card["bytes"] < 1_000_000
         assert tuple(card["recipe"]["network"]["units"]) == load_action_units().units
         for name in ("check-people", "check-large"):
-            assert all(card["agreement"][name][unit]["f1"] >= (0.9 if name == "check-people" else 0.88) for unit in ASKED)
+            assert all(
+                card["agreement"][name][unit]["f1"] >= (0.9 if name == "check-people" else 0.88)
+                for unit in ASKED
+            )
 
 
 def read_and_true(model, identities, samples, size, seed):
