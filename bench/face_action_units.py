@@ -1,15 +1,18 @@
 """How well action units are read: unseen rendered people, one photograph, and the time it takes.
 
-`python bench/face_action_units.py [--identities 75] [--samples 2] [--size 128]` prints the tables; others
-call `action_unit_section()`. Faces are found by the default detector and measured by the default landmarker.
+`python bench/face_action_units.py [--identities 75] [--samples 2] [--size 128]` prints the tables;
+`action_units()` is a section of bench/faces.py. Faces are found by the default detector and measured by the
+default landmarker.
 Needs `pyface models fetch default`, and scikit-image for the photograph.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +21,9 @@ import torch
 from pyface.data import ProceduralFaces
 from pyface.faces import Face, load_action_units, load_detector, load_landmarker
 from pyface.faces.action_units import facs_letter
-from pyface.metrics import unit_agreement, unit_table
+from pyface.metrics import UnitAgreement, unit_agreement, unit_table
 
-SEED = 1301  # a population that neither training nor the model card's checks have drawn from
+SEED = 1404  # a population that neither training nor the model card's checks have drawn from
 MODELS = ("default", "mesh")
 
 Photo = npt.NDArray[np.uint8]
@@ -37,21 +40,54 @@ def found_faces(photos: Sequence[Photo]) -> tuple[list[Face], list[int]]:
     return faces, kept
 
 
-def rendered_tables(identities: int, samples: int, size: int) -> list[str]:
-    """A table for each model: agreement with what was drawn, and milliseconds of one thread a face."""
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How well one model reads rendered faces, and CPU milliseconds a face."""
+
+    agreement: dict[str, UnitAgreement]
+    milliseconds: float
+
+
+def rendered(identities: int, samples: int, size: int) -> tuple[dict[str, int], dict[str, Reading]]:
+    """How many faces were drawn and found, and the reading of each model."""
     data = ProceduralFaces(identities, samples, size=size, spectra=("vis",), seed=SEED)
     photos = list(data.images())
     faces, kept = found_faces(photos)
     photos = [photos[i] for i in kept]
-    lines = [f"{len(data)} rendered faces of {identities} people at {size} px, {len(faces)} found", ""]
+    readings = {}
     for name in MODELS:
         model = load_action_units(name)
         started = time.process_time()
         read = model.intensities(photos, faces)
         cost = (time.process_time() - started) * 1e3 / len(faces)
         true = data.labels(model.units)[kept]
-        lines += [f"Model {name!r}, {cost:.2f} ms a face:", ""]
-        lines += [unit_table(unit_agreement(read, true, model.units)), ""]
+        readings[name] = Reading(unit_agreement(read, true, model.units), cost)
+    counts = {"identities": identities, "size": size, "seed": SEED, "faces": len(data), "found": len(faces)}
+    return counts, readings
+
+
+def action_units(quick: bool, threads: int) -> dict[str, Any]:
+    """The section "action units" of bench/faces.py."""
+    torch.set_num_threads(threads)
+    counts, readings = rendered(6 if quick else 75, 2, 128)
+    models = {
+        name: {
+            "milliseconds": round(reading.milliseconds, 3),
+            "units": {unit: agreement.to_dict() for unit, agreement in reading.agreement.items()},
+        }
+        for name, reading in readings.items()
+    }
+    return counts | {"models": models}
+
+
+def rendered_tables(identities: int, samples: int, size: int) -> list[str]:
+    """A table for each model: agreement with what was drawn, and milliseconds of one thread a face."""
+    counts, readings = rendered(identities, samples, size)
+    drawn = f"{counts['faces']} rendered faces of {identities} people at {size} px, {counts['found']} found"
+    lines = [drawn, ""]
+    for name, reading in readings.items():
+        lines += [f"Model {name!r}, {reading.milliseconds:.2f} ms a face:", ""]
+        lines += [unit_table(reading.agreement), ""]
     return lines
 
 

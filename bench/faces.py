@@ -26,6 +26,7 @@ SECTIONS = {
     "detection": ("faces_detection.py", "detection"),
     "landmarks": ("faces_detection.py", "landmarks"),
     "identity": ("faces_identity.py", "identity"),
+    "action units": ("face_action_units.py", "action_units"),
     "timing": ("faces_detection.py", "timing"),
     "preparation": ("faces_prepare.py", "preparation"),
 }
