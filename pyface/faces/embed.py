@@ -324,7 +324,7 @@ def recognition_64(
     network: FaceRecognition = load(path, device, kind="recogniser").requires_grad_(False)
     return NetworkEmbedder(
         network,
-        name="recognition-64",
+        name=Path(path).name,
         dim=network.config.embedding_dim,
         size=network.config.resolution,
         template="rendered",
