@@ -156,7 +156,7 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
     import torch
 
     from pyface.training.allocator import keep_freed_memory
-    from pyface.training.distributed import join_ranks
+    from pyface.training.distributed import end_process, join_ranks
 
     _check_run_options(options)
     keep_freed_memory()
@@ -164,7 +164,10 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
         torch.set_num_threads(options["threads"])
     device = device_named(options["device"])
     with join_ranks(device, limit=options["rank_limit"], stall=options["rank_stall"]) as ranks:
-        return _train(recipe, options, str(ranks.device or device), ranks)
+        run = _train(recipe, options, str(ranks.device or device), ranks)
+    if ranks.size > 1:
+        end_process(0)
+    return run
 
 
 def device_named(name: str) -> str:
