@@ -165,9 +165,7 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
     device = device_named(options["device"])
     with join_ranks(device, limit=options["rank_limit"], stall=options["rank_stall"]) as ranks:
         run = _train(recipe, options, str(ranks.device or device), ranks)
-    if ranks.size > 1:
-        end_process(0)
-    return run
+    return run if ranks.size == 1 else end_process(0)
 
 
 def device_named(name: str) -> str:
@@ -181,8 +179,7 @@ def device_named(name: str) -> str:
     if name == "auto":
         return "cuda" if count else "cpu"
     number = name.removeprefix("cuda").removeprefix(":") or "0"
-    known = name == "cpu" or (name.startswith("cuda") and number.isdigit() and int(number) < count)
-    if not known:
+    if name != "cpu" and not (name.startswith("cuda") and number.isdigit() and int(number) < count):
         raise ValueRangeError(
             f"--device must be auto, cpu, or cuda (cuda:1, ...) where there is a GPU; got {name!r}, "
             f"and torch {torch.__version__} sees {count} GPUs. pyface doctor says what is installed."
