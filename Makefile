@@ -46,11 +46,11 @@ demo: $(VENV)/.package
 	$(BIN)/python tools/demo.py --out out/demo
 
 test: $(VENV)/.package-emu
-	$(BIN)/python -m pyface models fetch default
+	$(BIN)/python -m pyface models fetch default centerface
 	$(BIN)/pytest
 
 test-all: $(VENV)/.package-emu
-	$(BIN)/python -m pyface models fetch default
+	$(BIN)/python -m pyface models fetch default centerface
 	$(BIN)/pytest --runslow
 
 lint: $(VENV)/.dev

@@ -38,6 +38,7 @@ CONFIGURATIONS = (
     (128, 16, 16, "bfloat16", False, 4096),
     (256, 8, 8, "bfloat16", True, 8192),
     (256, 4, 4, "float32", True, 4096),
+    (256, 16, 16, "bfloat16", True, 16384),
 )
 
 

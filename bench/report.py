@@ -18,6 +18,7 @@ GROUPS = {
     "networks": "Networks (64 px, channel_base 4096, channel_max 128)",
     "training": "Training step of StyleGAN2 (channel_base 16384)",
     "renderer": "Renderer",
+    "alignment": "Alignment of faces",
     "calls": "Cost of a call",
 }
 HEAD = """# Benchmark results

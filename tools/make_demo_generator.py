@@ -7,10 +7,11 @@ after an interruption; training goes on from its last resume file. The stages:
 
 render   faces with six conditions: a training set, and another set of other people for the judge
 guide    a small classifier of the conditions, trained on the training set, whose cross-entropy the generator
-pays train    a conditional StyleGAN2 for --minutes
+         pays; with --refine also a reader of the renderer's parameters
+train    a conditional StyleGAN2 for --minutes; with --refine from the shipped files, first on pairs of
+         latents and renders alone, then on both (pyface.training.recipes.known_latents)
 finish   the file in pyface/models/assets, the discriminator beside it (for fine-tuning), and the model card
-with
-         sheets and with the agreement of a judge: another classifier, trained on the judge's set alone
+         with sheets and with the agreement of a judge: another classifier, trained on the judge's set alone
 """
 
 from __future__ import annotations
@@ -27,24 +28,31 @@ from tqdm import tqdm
 
 import pyface
 from pyface.cli.train import label_samples
-from pyface.data import CONDITIONS
+from pyface.data import CONDITIONS, draw_faces
 from pyface.generation.dataset import draw_conditions, draw_latents
 from pyface.generation.evaluation import GeneratedImages
 from pyface.io.atomic import atomic_write, make_folder, write_text
 from pyface.io.checkpoint import save_model
 from pyface.io.images import contact_sheet, to_uint8, write_image
 from pyface.metrics import FaceFeatures, RealImages, features_of, nearest, nearest_sheet
-from pyface.models import StyleGAN2Generator
+from pyface.models import StyleGAN2Generator, bake_truncation
 from pyface.training import TrainingSet
 from pyface.training.checkpoint import Snapshots, load_state, restore_state, resume_files
-from pyface.training.configuration import from_plain
 from pyface.training.observers import observers
+from pyface.training.phases import LossTerm
 from pyface.training.recipes.condition_classifier import (
     ClassifierRecipe,
     ConditionClassifier,
     condition_loss,
     predictions,
     train_classifier,
+)
+from pyface.training.recipes.known_latents import (
+    KnownLatents,
+    ParameterReader,
+    latents_of,
+    learn_pairs,
+    train_reader,
 )
 from pyface.training.recipes.stylegan2 import StyleGAN2Recipe, StyleGAN2Run, build
 from pyface.training.source import open_training_set
@@ -78,7 +86,7 @@ RECIPE = StyleGAN2Recipe(
 )
 GUIDE_WEIGHT = 0.5
 # The second part, for variety: pairs of a real and a generated image with one condition, penalties on both
-# (Huang et al. 2024, "The GAN is dead; long live the GAN!"), no guide, and a generator that starts wider.
+# (Huang et al. 2024, "The GAN is dead; long live the GAN!"), and pairs with known latents.
 REFINEMENT = replace(
     RECIPE,
     batch=16,
@@ -88,15 +96,16 @@ REFINEMENT = replace(
     r2_interval=16,
     mbstd_group=8,
     ema_kimg=3.0,
+    mirror=False,
 )
-WIDENING = 1.25
+MAPPING_LR = 0.1
+PAIRS_KIMG = 60.0  # on pairs alone
 FIRST_KIMG = 97  # of the first part, where the refinement begins
 
 
 def rendered(work: Path, name: str, images: int, render_size: int, seed: int) -> TrainingSet:
     """Rendered faces at SIZE pixels, from the cache in `work` when they are there."""
-    path = work / f"{name}.npz"
-    source = f"procedural:{images}x1@{render_size}"
+    path, source = work / f"{name}.npz", f"procedural:{images}x1@{render_size}"
     if not path.exists():
         click.echo(f"rendering {images} faces for {name}")
         data = open_training_set(
@@ -104,8 +113,10 @@ def rendered(work: Path, name: str, images: int, render_size: int, seed: int) ->
         )
         if data.images is None:
             raise click.ClickException("the training set does not fit into memory; lower --images")
+        parameters = draw_faces(seed, np.arange(images), 0).parameters
+        content = {"vis": data.images["vis"].numpy(), "labels": data.labels.numpy(), "parameters": parameters}
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, vis=data.images["vis"].numpy(), labels=data.labels.numpy(), source=source)
+            np.savez(file, source=source, **content)
     with np.load(path) as file:
         if str(file["source"]) != source:
             raise click.ClickException(
@@ -130,6 +141,27 @@ def classifier(work: Path, name: str, data: TrainingSet, recipe: ClassifierRecip
     return network
 
 
+def known_latents(work: Path, data: TrainingSet) -> KnownLatents:
+    """The training set with its latents, and a reader from the cache in `work` when it is there."""
+    with np.load(work / "training-set.npz") as file:
+        parameters = torch.from_numpy(file["parameters"])
+    parameters = parameters[:, parameters.std(0) > 1e-6]
+    images, path = data.get(np.arange(len(data)))["vis"], work / "reader.pt"
+    if path.exists():
+        reader = ParameterReader(parameters.shape[1], "bfloat16")
+        reader.load_state_dict(torch.load(path, weights_only=True))
+        reader.eval().requires_grad_(False)
+    else:
+        click.echo("training the reader")
+        recipe = ClassifierRecipe(kimg=160.0, lr=0.003, seed=3, mirror=False, precision="bfloat16")
+        with tqdm(total=int(recipe.kimg * 1000), unit="img", disable=None) as bar:
+            reader = train_reader(images, parameters, recipe, lambda done: bar.update(done - bar.n))
+        with atomic_write(path) as temporary:
+            torch.save(reader.state_dict(), temporary)
+    latents = latents_of(parameters, data.labels, RECIPE.z_dim)
+    return KnownLatents(images, data.labels, latents, reader, reader.targets(parameters))
+
+
 def facts_of(data: TrainingSet, command: str) -> dict[str, Any]:
     """What the header of a snapshot says of its training."""
     return {
@@ -141,39 +173,41 @@ def facts_of(data: TrainingSet, command: str) -> dict[str, Any]:
     }
 
 
-def new_run(data: TrainingSet, guide: ConditionClassifier | None) -> StyleGAN2Run:
-    """The run of RECIPE with the guide's loss; without a guide REFINEMENT, from the shipped files."""
-    if guide is not None:
-        return build(RECIPE, data, image_losses=[("conditions", GUIDE_WEIGHT, condition_loss(guide))])
-    run = build(REFINEMENT, data)
+def new_run(work: Path, data: TrainingSet, guide: ConditionClassifier, refine: bool) -> StyleGAN2Run:
+    """The run of RECIPE, or of REFINEMENT from the shipped files; both pay the guide."""
+    losses = [("conditions", GUIDE_WEIGHT, condition_loss(guide))]
+    run = build(REFINEMENT if refine else RECIPE, data, image_losses=losses)
+    if not refine:
+        return run
     run.start_from(ASSETS / f"demo-{SIZE}.safetensors", ASSETS / f"critic-{SIZE}.safetensors")
-    for generator in (run.generator, run.average.average):
-        widen(generator, WIDENING)
+    pairs, generator = known_latents(work, data), run.generator
+    begun = work / "pairs.pt"
+    if begun.exists():
+        generator.load_state_dict(torch.load(begun, weights_only=True))
+    else:
+        click.echo("training on pairs alone")
+        with tqdm(total=int(PAIRS_KIMG * 1000), unit="img", disable=None) as bar:
+            learn_pairs(generator, pairs, PAIRS_KIMG, progress=lambda done: bar.update(done - bar.n))
+        with atomic_write(begun) as temporary:
+            torch.save(generator.state_dict(), temporary)
+    run.average.average.load_state_dict(generator.state_dict())
+    phase = run.trainer.phases[0]
+    phase.terms = [*phase.terms, LossTerm("pairs", lambda batch: pairs.loss(generator, batch, share=2))]
+    follow_faster(phase.optimizer, list(generator.mapping.parameters()), MAPPING_LR)
     return run
 
 
-@torch.no_grad()
-def widen(generator: StyleGAN2Generator, factor: float) -> None:
-    """Make the pictures of psi = `factor` those of psi = 1.
-
-    The last layer of the mapping is scaled, which passes its leaky ReLU, and the layers that read w take the
-    shift of its mean into their biases.
-    """
-    mean = generator.mapping.w_avg.clone()
-    for name, layer in generator.named_modules():
-        if name.endswith("affine"):
-            layer.bias += (1 - factor) * layer.weight_gain * (layer.weight @ mean)
-    last = getattr(generator.mapping, f"fc{RECIPE.mapping_layers - 1}")
-    for scaled in (last.weight, last.bias, generator.mapping.w_avg):
-        scaled *= factor
+def follow_faster(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], lr: float) -> None:
+    """Give some parameters of an optimiser their own learning rate."""
+    chosen = {id(parameter) for parameter in parameters}
+    group = optimizer.param_groups[0]
+    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+    optimizer.add_param_group({"params": parameters, "lr": lr})
 
 
-def train(
-    work: Path, data: TrainingSet, guide: ConditionClassifier | None, minutes: float, command: str
-) -> None:
+def train(work: Path, data: TrainingSet, run: StyleGAN2Run, minutes: float, command: str) -> None:
     """Train for some minutes, going on from the last resume file."""
     out = make_folder(work / "run")
-    run = new_run(data, guide)
     average = run.average.average
     total = int(run.recipe.kimg * 1000)
     snapshots = Snapshots(out, average, 4_000, run.recipe.plain(), facts_of(data, command))
@@ -271,8 +305,10 @@ def in_float32(generator: Any) -> StyleGAN2Generator:
 def finish(
     work: Path,
     data: TrainingSet,
+    run: StyleGAN2Run,
     held_out: TrainingSet,
     judge: ConditionClassifier,
+    widening: float,
     command: str,
     remark: str,
 ) -> None:
@@ -280,10 +316,9 @@ def finish(
     states = resume_files(work / "run")
     if not states:
         raise click.ClickException("there is no resume file yet; run the stage train first")
-    state = load_state(states[-1])
-    run = build(from_plain(StyleGAN2Recipe, state["recipe"]), data)
-    restore_state(run.trainer, state)
+    restore_state(run.trainer, load_state(states[-1]))
     generator = in_float32(run.average.average)
+    bake_truncation(generator, widening)
     kimg = run.trainer.images_seen / 1000 + (FIRST_KIMG if run.recipe == REFINEMENT else 0)
     choices = np.asarray(label_samples(data), np.float32)
     images, asked = samples(generator, 2000, choices, seed=123)
@@ -298,6 +333,7 @@ def finish(
         "data": data.source,
         "command": command,
         "remark": remark,
+        "widening": widening,
         "agreement": checks,
         "judge_on_renders": ceiling,
         "judged_images": len(images),
@@ -335,8 +371,7 @@ def comparison_text(found: dict[str, Any]) -> str:
     """The section about distance and variety."""
     return f"""## How near to the renders, how varied?
 
-{found["images"]} faces against as many renders of other people, in the features of recognition-64
-(as `pyface evaluate demo --data procedural:24000x1@64` measures them):
+{found["images"]} faces against as many renders of other people, in the features of recognition-64:
 
 | | generated | other renders |
 |--|--|--|
@@ -345,8 +380,8 @@ def comparison_text(found: dict[str, Any]) -> str:
 | precision | {found["precision"]:.3f} | {found["real_precision"]:.3f} |
 | recall | {found["recall"]:.3f} | {found["real_recall"]:.3f} |
 
-Recall far below that of renders: the generator draws less than their variety, above all in pose, light and
-clothes. Use renders where variety matters.
+Recall below that of renders: the generator draws less than their variety. Use renders where variety matters,
+and a psi below 1 where the look of the single face does.
 """
 
 
@@ -370,6 +405,7 @@ The generator that `pyface.load("demo")` and `--network demo` give: {SIZE}x{SIZE
 | Data | {images} faces rendered by pyface ({card["data"]}); no picture of a real person was used |
 | Training | {card["kimg"]:.0f} thousand images, {RECIPE.precision}, on CPU; the file computes in float32 |
 | Command | `{card["command"]}` |
+| Spread | psi 1 is psi {card["widening"]:g} of the trained network: more variety, less precision |
 | Remark | {card["remark"] or "none"} |
 | Licence | Apache-2.0, as the rest of pyface |
 
@@ -418,6 +454,9 @@ a few pixels wide. Pose stays within the renderer's range of a portrait.
 @click.option("--judge-images", type=int, default=10000, show_default=True)
 @click.option("--render-size", type=int, default=SIZE, show_default=True, help="A multiple of 64.")
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option(
+    "--widening", type=float, default=1.0, show_default=True, help="psi that becomes 1 in the file."
+)
 @click.option("--refine", is_flag=True, help="Go on from the shipped generator and discriminator.")
 @click.option("--remark", default="", help="For the model card: what else a reader should know of this run.")
 def main(
@@ -428,30 +467,32 @@ def main(
     judge_images: int,
     render_size: int,
     threads: int,
+    widening: float,
     refine: bool,
     remark: str,
 ) -> None:
     """Render, train, check and write the demo generator."""
     torch.set_num_threads(threads)
     make_folder(work)
-    options = f"--minutes {minutes:g} --images {images} --render-size {render_size}"
+    options = f"--minutes {minutes:g} --images {images} --widening {widening:g}"
     command = f"python tools/make_demo_generator.py {options}{' --refine' * refine}"
     data = rendered(work, "training-set", images, render_size, TRAIN_SEED)
     if stage == "render":
         rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         return
-    guide = None
-    if not refine and stage != "finish":
-        guide = classifier(work, "guide", data, ClassifierRecipe(seed=1, precision="bfloat16"))
+    guide = classifier(work, "guide", data, ClassifierRecipe(seed=1, precision="bfloat16"))
+    if stage == "guide":
+        return
+    run = new_run(work, data, guide, refine)
     if stage in ("train", "all"):
-        train(work, data, guide, minutes, command)
+        train(work, data, run, minutes, command)
     if stage in ("finish", "all"):
         judged = rendered(work, "judge-set", judge_images, render_size, JUDGE_SEED)
         part = TrainingSet.from_arrays(judged.images or {}, judged.labels, CONDITIONS, judged.source)
         seen = {name: pixels[:-2000] for name, pixels in (part.images or {}).items()}
         known = TrainingSet.from_arrays(seen, part.labels[:-2000], CONDITIONS, part.source)
         judge = classifier(work, "judge", known, ClassifierRecipe(seed=2, precision="bfloat16"))
-        finish(work, data, judged, judge, command, remark)
+        finish(work, data, run, judged, judge, widening, command, remark)
 
 
 if __name__ == "__main__":

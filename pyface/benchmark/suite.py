@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pyface.benchmark.alignment_cases import alignment_cases
 from pyface.benchmark.case import Case, Variant, Workload
 from pyface.benchmark.machine import machine_facts
 from pyface.benchmark.method import Quartiles, Timing, measure, threads
@@ -26,7 +27,7 @@ _ROUNDS = {False: 15, True: 5}
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the tables."""
-    return [*op_cases(), *network_cases(), *training_cases()]
+    return [*op_cases(), *network_cases(), *alignment_cases(), *training_cases()]
 
 
 def schema() -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from pyface.cli import data_check, data_info, data_write
+from pyface.cli import data_check, data_info, data_prepare, data_write
+from pyface.cli.invocation import command_line
 from pyface.errors import DataError, ValueRangeError
 
 _SHEET_DEFAULT = 64
@@ -22,6 +23,8 @@ def command() -> None:
 
 
 command.add_command(data_check.check)
+command.add_command(data_prepare.prepare)
+command.add_command(data_prepare.identities)
 command.add_command(data_check.pack)
 command.add_command(data_info.info)
 command.add_command(data_write.write)
@@ -98,15 +101,11 @@ def procedural(
     faces = ProceduralFaces(people, samples, size, spectra, seed, also, **changes)
     with tqdm(total=len(faces), unit="img", disable=quiet, file=sys.stderr, delay=0.5) as bar:
         try:
-            write_faces(faces, out, workers=workers, command=_command_line(), progress=bar.update)
+            write_faces(faces, out, workers=workers, command=command_line(), progress=bar.update)
         except KeyboardInterrupt:
             bar.close()
             raise click.ClickException("stopped; the same command continues where it was") from None
     click.echo(f"{len(faces)} pictures of {identities} people in {out}")
-
-
-def _command_line() -> str:
-    return " ".join(["pyface", *sys.argv[1:]])
 
 
 @command.command("sheet")

@@ -7,14 +7,10 @@ import dataclasses
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-
-from pyface.data.layouts import LAYOUTS
-from pyface.errors import ValueRangeError
 
 if TYPE_CHECKING:
     from pyface.data.sample import FaceDataset
@@ -27,51 +23,36 @@ def _words(context: click.Context, parameter: click.Parameter, value: str) -> tu
     return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
-def _option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, a whole number where it is one."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ValueRangeError(f"--option takes NAME=VALUE, such as frames=all; got {text!r}.")
-    return name, int(value) if value.isascii() and value.isdigit() else value
-
-
 @click.command("info")
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "--layout", type=click.Choice(["auto", *LAYOUTS]), default="auto", show_default=True,
-    help="How the files lie; recognised by default.",
-)  # fmt: skip
+@click.argument("source")
 @click.option(
     "--columns", default="", callback=_words, help="Show the balance of these alone, such as AU12,emotion."
 )
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE",
-    help="Of the layout's class, such as frames=all; repeatable.",
-)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def info(
-    source: Path, layout: str, columns: tuple[str, ...], options: tuple[str, ...], as_json: bool
-) -> None:
-    """Say what the dataset SOURCE (folder or .zip) holds: pictures, people, sizes, and each column's balance.
+def info(source: str, columns: tuple[str, ...], as_json: bool) -> None:
+    """Say what the dataset SOURCE holds: pictures, people, sizes, and each column's balance.
+
+    SOURCE is a folder or .zip, or LAYOUT:NAME=VALUE,...:PATH as for --data of `pyface train`, such as
+    ckplus:frames=all:CK+. The layout is recognised when it is not named.
 
     For every value of a column: how many pictures have it and which share that is, and how many people. What
     is wrong with the files is listed and left out.
     """
-    from pyface.data.layouts import layout_of, open_dataset
+    from pyface.data.layouts import layout_of, open_dataset, parse_named, read_options
 
-    chosen = layout_of(source) if layout == "auto" else layout
-    settings = {"on_problem": "skip", **dict(_option(text) for text in options)}
-    dataset = open_dataset(source, chosen, **settings)
+    layout, texts, path = parse_named(source)
+    chosen = layout or layout_of(path)
+    dataset = open_dataset(path, chosen, **{"on_problem": "skip", **read_options(texts)})
     told = _told(source, chosen, dataset, columns)
     click.echo(json.dumps(told, indent=1) if as_json else "\n".join(_lines(told, repr(dataset))))
 
 
-def _told(source: Path, layout: str, dataset: FaceDataset, columns: Sequence[str]) -> dict[str, Any]:
+def _told(source: str, layout: str, dataset: FaceDataset, columns: Sequence[str]) -> dict[str, Any]:
     """Everything that is known, as JSON takes it."""
     balance = dataset.balance(columns or None)
     named = "identity" in dataset.annotations
     return {
-        "source": str(source),
+        "source": source,
         "layout": layout,
         "pictures": len(dataset),
         "people": len(np.unique(dataset.annotations["identity"])) if named else None,
@@ -100,6 +81,8 @@ def _plain(value: Any) -> Any:
 
 
 def _lines(told: dict[str, Any], name: str) -> Iterator[str]:
+    from pyface.data.problems import Problem
+
     people = "people are not known" if told["people"] is None else f"{told['people']} people"
     yield name
     yield f"  layout          {told['layout']}"
@@ -112,8 +95,6 @@ def _lines(told: dict[str, Any], name: str) -> Iterator[str]:
     problems = told["problems"]
     yield f"  problems        {len(problems) or 'none'}"
     for problem in problems[:_PROBLEMS_SHOWN]:
-        from pyface.data.problems import Problem
-
         yield f"    {Problem(**problem)}  [{problem['code']}]"
     if len(problems) > _PROBLEMS_SHOWN:
         yield f"    ... and {len(problems) - _PROBLEMS_SHOWN} more; --json has all"

@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 
+from pyface.cli.invocation import command_line
+from pyface.data.option_text import plain_text, whole_number, yes_or_no
 from pyface.errors import ValueRangeError
 
 
 @dataclasses.dataclass(frozen=True)
-class _Layout:
-    """How a layout is written.
+class _Writer:
+    """What writes a layout.
 
     Attributes:
         function: in the module pyface.data.writing_NAME.
@@ -27,52 +29,43 @@ class _Layout:
 
     function: str
     samples: tuple[str, int]
-    options: dict[str, Callable[[str], Any]] = dataclasses.field(default_factory=dict)
+    options: dict[str, Callable[[str, str], Any]] = dataclasses.field(default_factory=dict)
     pictures: Callable[[dict[str, Any]], int] = lambda options: 1
 
 
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(text)
-    return int(text)
-
-
-def _yes(text: str) -> bool:
-    return {"yes": True, "true": True, "no": False, "false": False}[text.lower()]
-
-
-LAYOUTS = {
-    "ckplus": _Layout(
+_WRITERS = {
+    "ckplus": _Writer(
         "write_ckplus",
         ("sequences", 2),
-        {"frames": _whole, "grey": _yes, "unlabelled_every": _whole, "uncoded_every": _whole},
+        {
+            "frames": whole_number,
+            "grey": yes_or_no,
+            "unlabelled_every": whole_number,
+            "uncoded_every": whole_number,
+        },
         lambda options: int(options.get("frames", 6)),
     ),
-    "celeba": _Layout("write_celeba", ("samples", 10), {"layout": str, "pictures": str}),
-    "mtfl": _Layout("write_mtfl", ("samples", 3), {"testing_every": _whole, "mixed_sizes": _yes}),
-    "spectra": _Layout("write_spectra", ("samples", 10)),
+    "celeba": _Writer("write_celeba", ("samples", 10), {"layout": plain_text, "pictures": plain_text}),
+    "mtfl": _Writer("write_mtfl", ("samples", 3), {"testing_every": whole_number, "mixed_sizes": yes_or_no}),
+    "spectra": _Writer("write_spectra", ("samples", 10)),
 }
 
 
 def _options(layout: str, texts: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE pairs as the arguments of a writer."""
-    known = LAYOUTS[layout].options
+    known = _WRITERS[layout].options
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             allowed = ", ".join(known) or "none"
             raise ValueRangeError(f"--set of {layout} takes NAME=VALUE with one of {allowed}; got {text!r}.")
-        try:
-            found[name] = known[name](value)
-        except (ValueError, KeyError):
-            wanted = "a whole number" if known[name] is _whole else "yes or no"
-            raise ValueRangeError(f"--set {name} needs {wanted}; got {value!r}.") from None
+        found[name] = known[name](f"--set {name}", value)
     return found
 
 
 @click.command("write")
-@click.argument("layout", type=click.Choice(sorted(LAYOUTS)))
+@click.argument("layout", type=click.Choice(sorted(_WRITERS)))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--identities", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="People."
@@ -94,8 +87,8 @@ def _options(layout: str, texts: tuple[str, ...]) -> dict[str, Any]:
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE",
-    help="celeba: layout=flat|official|kaggle, pictures=jpg|png. ckplus: frames=N, grey=yes|no. "
-    "mtfl: mixed_sizes=yes|no. Repeatable.",
+    help="celeba: layout=flat|official|kaggle, pictures=jpg|png. ckplus: frames=N, grey=yes|no, "
+    "unlabelled_every=N, uncoded_every=N. mtfl: testing_every=N, mixed_sizes=yes|no. Repeatable.",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(1, 256), default=None, help="Threads; all cores by default.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -117,7 +110,7 @@ def write(
     """
     from tqdm import tqdm
 
-    chosen = LAYOUTS[layout]
+    chosen = _WRITERS[layout]
     name, default = chosen.samples
     options = _options(layout, settings)
     writer = getattr(importlib.import_module(f"pyface.data.writing_{layout}"), chosen.function)
@@ -130,7 +123,7 @@ def write(
                 identities=identities,
                 seed=seed,
                 workers=workers,
-                command=" ".join(["pyface", *sys.argv[1:]]),
+                command=command_line(),
                 progress=bar.update,
                 **arguments,
             )

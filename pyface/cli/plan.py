@@ -19,7 +19,7 @@ GPU_NOTE = (
     "that the caching allocator cannot reuse, cuDNN's workspace, 0.8 GB for the context and the libraries."
 )
 CPU_NOTE = (
-    "Counted tensors, oneDNN's workspace, 20 % for the allocator's heap, 0.36 GB for the libraries. Images "
+    "Counted tensors, oneDNN's workspace, 25 % for the allocator's heap, 0.36 GB for the libraries. Images "
     "that the dataset keeps in memory come on top."
 )
 

@@ -156,7 +156,7 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
     import torch
 
     from pyface.training.allocator import keep_freed_memory
-    from pyface.training.distributed import join_ranks
+    from pyface.training.distributed import end_process, join_ranks
 
     _check_run_options(options)
     keep_freed_memory()
@@ -164,7 +164,8 @@ def train(recipe: Recipe, options: dict[str, Any]) -> Any:
         torch.set_num_threads(options["threads"])
     device = device_named(options["device"])
     with join_ranks(device, limit=options["rank_limit"], stall=options["rank_stall"]) as ranks:
-        return _train(recipe, options, str(ranks.device or device), ranks)
+        run = _train(recipe, options, str(ranks.device or device), ranks)
+    return run if ranks.size == 1 else end_process(0)
 
 
 def device_named(name: str) -> str:
@@ -178,8 +179,7 @@ def device_named(name: str) -> str:
     if name == "auto":
         return "cuda" if count else "cpu"
     number = name.removeprefix("cuda").removeprefix(":") or "0"
-    known = name == "cpu" or (name.startswith("cuda") and number.isdigit() and int(number) < count)
-    if not known:
+    if name != "cpu" and not (name.startswith("cuda") and number.isdigit() and int(number) < count):
         raise ValueRangeError(
             f"--device must be auto, cpu, or cuda (cuda:1, ...) where there is a GPU; got {name!r}, "
             f"and torch {torch.__version__} sees {count} GPUs. pyface doctor says what is installed."

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pyface.data.celeba_tables import CELEBA_ATTRIBUTES, COLUMNS, Table, read_table
 from pyface.data.cropping import Crop, square_picture
 from pyface.data.labels import LabelSchema
-from pyface.data.photographs import Photographs
+from pyface.data.photographs import HALF_PIXEL, Photographs
 from pyface.data.problems import OnProblem
 from pyface.data.sample import Pixels, Sample
 from pyface.errors import DataError, ValueRangeError
@@ -42,10 +42,6 @@ CELEBA_FOLDERS = (
     "img_align_celeba_png",
     "Img/img_align_celeba_png",
 )
-
-# what turns a stored coordinate into ours: the files count pixels, so that 0 is the centre of the first one,
-# and here that centre lies at +0.5
-HALF_PIXEL = 0.5
 
 _TABLE_FOLDERS = ("", "Anno/", "Eval/")
 _CENTRE = re.compile(r"centre(\d{1,3})(?:\+(\d{1,3}))?")

@@ -20,14 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pyface.data.files import IMAGE_SUFFIXES
-from pyface.data.photographs import LARGEST_COORDINATE
+from pyface.data.photographs import HALF_PIXEL, LARGEST_COORDINATE
 from pyface.data.problems import Problems
 
 __all__ = [
     "CKPLUS_UNITS",
     "EMOTION_CODES",
     "FOLDERS",
-    "HALF_PIXEL",
     "SequenceFiles",
     "SequenceKey",
     "parse_emotion",
@@ -51,10 +50,6 @@ CKPLUS_UNITS = (
     1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 23, 24, 25, 26, 27, 28, 29, 31, 34, 38,
     39, 43,
 )  # fmt: skip
-
-# what turns a stored coordinate into ours: the files count pixels, so that 0 is the centre of the first one,
-# and here that centre lies at +0.5
-HALF_PIXEL = 0.5
 
 _POINTS = 68
 _WHOLE = 1e-3  # how far a number may be from a whole one

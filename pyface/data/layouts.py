@@ -6,17 +6,18 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyface.data.files import DatasetFiles, open_files, stem_of
+from pyface.data.files import IMAGE_SUFFIXES, DatasetFiles, open_files, stem_of
 from pyface.data.labels import LABEL_FILES
+from pyface.data.option_text import plain_text, several, whole_number, yes_or_no
 from pyface.data.sample import FaceDataset
 from pyface.data.tree import FOLDERS, LABELS
 from pyface.errors import DataError, ValueRangeError
 
-__all__ = ["LAYOUTS", "layout_of", "open_dataset", "open_named", "parse_named"]
+__all__ = ["LAYOUTS", "layout_of", "open_dataset", "open_named", "parse_named", "read_options"]
 
 # layout -> (module, class); the class takes a path and on_problem
 LAYOUTS = {
@@ -25,6 +26,15 @@ LAYOUTS = {
     "ckplus": ("pyface.data.ckplus", "CKPlus"),
     "celeba": ("pyface.data.celeba", "CelebA"),
     "mtfl": ("pyface.data.mtfl", "MTFL"),
+}
+
+# options of the classes that are not text -> what reads them
+_READERS: dict[str, Callable[[str, str], Any]] = {
+    "action_units": several,
+    "cache": yes_or_no,
+    "size": whole_number,
+    "spectra": several,
+    "verify": yes_or_no,
 }
 
 _CELEBA_TABLES = tuple(
@@ -54,8 +64,9 @@ def _is_mtfl(files: DatasetFiles, names: Sequence[str]) -> bool:
 
 
 def _is_spectra(files: DatasetFiles, names: Sequence[str]) -> bool:
-    """VIS and NIR with names such as 000012_003.png."""
-    trees = [[n for n in names if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")]
+    """VIS and NIR whose pictures have names such as 000012_003.png."""
+    pictures = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    trees = [[n for n in pictures if n.startswith(FOLDERS[s] + "/")] for s in ("vis", "nir")]
     return all(trees) and all(_PAIR.fullmatch(stem_of(n)) for tree in trees for n in tree)
 
 
@@ -94,23 +105,32 @@ def open_named(source: str) -> FaceDataset:
 
     >>> open_named("celeba:crop=centre128,split=train:/data/celeba")   # doctest: +SKIP
 
-    The values are those of the layout's class, whole numbers where they are digits.
+    The options are those of the layout's class, read by `read_options`.
 
     Raises:
         DataError, ValueRangeError: as `open_dataset`.
     """
     layout, options, path = parse_named(source)
-    return open_dataset(path, layout, **options)
+    return open_dataset(path, layout, **read_options(options))
 
 
-def parse_named(source: str) -> tuple[str | None, dict[str, Any], str]:
-    """Layout (None: to be recognised), options and path of what `open_named` takes."""
+def parse_named(source: str) -> tuple[str | None, dict[str, str], str]:
+    """Layout (None: to be recognised), options as text, and path of what `open_named` takes."""
     match = _NAMED.fullmatch(source)
     if match is None:
         return None, {}, source
     pairs = [pair.partition("=")[::2] for pair in re.findall(_OPTION, match[2] or "")]
-    options = {name: int(v) if v.isascii() and v.isdigit() else v for name, v in pairs}
-    return match[1], options, match[3]
+    return match[1], dict(pairs), match[3]
+
+
+def read_options(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Options as the classes take them: size as a number, verify and cache from yes or no, several words
+    (action_units, spectra) from what "+" divides; the others are text.
+
+    Raises:
+        ValueRangeError: a text that is no such value.
+    """
+    return {name: _READERS.get(name, plain_text)(name, text) for name, text in texts.items()}
 
 
 def open_dataset(path: str | os.PathLike[str], layout: str | None = None, **options: Any) -> FaceDataset:

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyface.data.photographs import LARGEST_COORDINATE, Photographs
+from pyface.data.photographs import HALF_PIXEL, LARGEST_COORDINATE, Photographs
 from pyface.data.problems import OnProblem, Problem
 from pyface.data.sample import Sample
 from pyface.errors import DataError, ValueRangeError
 
-__all__ = ["CODES", "HALF_PIXEL", "MTFL", "POSES", "SPLITS", "person_in"]
+__all__ = ["CODES", "MTFL", "POSES", "SPLITS", "person_in"]
 
 SPLITS = {"training": "training.txt", "testing": "testing.txt"}
 
@@ -44,10 +44,6 @@ POSES = ("left profile", "left", "frontal", "right", "right profile")
 
 # name of an attribute in CelebA -> (column, code for yes)
 _ATTRIBUTES = {"Male": ("gender", 1), "Smiling": ("smile", 1), "Eyeglasses": ("glasses", 1)}
-
-# what turns a stored coordinate into ours: the files count pixels, so that 0 is the centre of the first one,
-# and here that centre lies at +0.5
-HALF_PIXEL = 0.5
 
 _NUMBERS = 10 + len(CODES)
 _PERSON = re.compile(r"(.*[A-Za-z].*)_\d{4}")

@@ -21,7 +21,11 @@ from pyface.data.sample import Annotations, FaceDataset, Pixels, Sample
 from pyface.errors import DataError, ShapeError
 from pyface.io.images import image_shape, read_image
 
-__all__ = ["LARGEST_COORDINATE", "Photographs"]
+__all__ = ["HALF_PIXEL", "LARGEST_COORDINATE", "Photographs"]
+
+# what turns a coordinate of the published files into ours: they count pixels, so that 0 is the centre of the
+# first one, and here that centre lies at +0.5
+HALF_PIXEL = 0.5
 
 # of a landmark in pixels: what lies further out is no place in a picture, and would not stay finite
 LARGEST_COORDINATE = 1e6

@@ -15,7 +15,7 @@ from pyface.data.problems import OnProblem, Problem
 from pyface.data.sample import Sample
 from pyface.errors import ValueRangeError
 
-__all__ = ["NAME_PATTERN", "PairedSpectra", "name_fields"]
+__all__ = ["NAME_PATTERN", "PairedSpectra", "name_expression", "name_fields"]
 
 NAME_PATTERN = "{identity}_{sample}"
 
@@ -62,7 +62,7 @@ class PairedSpectra(ImageFolder):
             raise ValueRangeError(
                 f'a pattern is text, or {{"vis": ..., "nir": ...}}; got the keys {sorted(patterns)}.'
             )
-        self._patterns = {spectrum: _expression(text) for spectrum, text in patterns.items()}
+        self._patterns = {spectrum: name_expression(text) for spectrum, text in patterns.items()}
         self._pattern_texts = patterns
         super().__init__(path, spectra=_SPECTRA, cache=cache, on_problem=on_problem)
         self._name_people()
@@ -127,7 +127,7 @@ def _spectrum_of(name: str) -> str:
     return name.partition("/")[0].lower()
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def name_expression(pattern: str) -> re.Pattern[str]:
     """The regular expression of a pattern; each field is one or more characters without "/"."""
     fields = _FIELD.findall(pattern)
     if "identity" not in fields or len(set(fields)) != len(fields):

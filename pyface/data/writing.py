@@ -13,17 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import pyface
 from pyface.data.face_attributes import CONDITIONS
-from pyface.data.face_distribution import DISTRIBUTION_VERSION
 from pyface.data.output_folder import output_folder
 from pyface.data.procedural import ProceduralFaces, condition_vector, samples_of
+from pyface.data.recipe import checked_workers, recipe
 from pyface.data.sample import Sample
 from pyface.data.tree import DATASET_JSON, FOLDERS, LABELS, encode_depth, nvidia_labels, record_of
 from pyface.errors import ValueRangeError
 from pyface.io.atomic import atomic_write, make_folder, remove_leftovers, write_text
 from pyface.io.images import write_image, write_image16
-from pyface.ops.face_render import face_parameters
 
 __all__ = ["recipe_of", "write_faces"]
 
@@ -33,20 +31,17 @@ _BATCH = 32
 
 def recipe_of(faces: ProceduralFaces) -> dict[str, Any]:
     """All that decides the bytes of a dataset: what makes it again, and what a resumed run must agree on."""
-    return {
-        "format": _FORMAT,
-        "pyface": pyface.__version__,
-        "distribution": DISTRIBUTION_VERSION,
-        "parameters": [p.name for p in face_parameters()],
-        "seed": faces.seed,
-        "identities": len(faces.identities),
-        "first_identity": int(faces.identities[0]),
-        "samples_per_identity": faces.samples_per_identity,
-        "size": faces.size,
-        "spectra": list(faces.spectra),
-        "also": list(faces.extras),
-        "overrides": {k: list(v) if isinstance(v, tuple) else v for k, v in sorted(faces.overrides.items())},
-    }
+    return recipe(
+        _FORMAT,
+        faces.seed,
+        faces.overrides,
+        identities=len(faces.identities),
+        first_identity=int(faces.identities[0]),
+        samples_per_identity=faces.samples_per_identity,
+        size=faces.size,
+        spectra=list(faces.spectra),
+        also=list(faces.extras),
+    )
 
 
 def write_faces(
@@ -76,9 +71,7 @@ def write_faces(
         DataError: the folder holds something else, cannot be written, or the disk is full.
         ValueRangeError: fewer than one worker, or identities with gaps.
     """
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    if workers < 1:
-        raise ValueRangeError(f"workers must be at least 1; got {workers}.")
+    workers = checked_workers(workers)
     if not np.array_equal(faces.identities, faces.identities[0] + np.arange(len(faces.identities))):
         raise ValueRangeError(
             "identities must be consecutive numbers to be written; give a count or a range."

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyface.data.celeba import CELEBA_SIZE, HALF_PIXEL, PARTITIONS
+from pyface.data.celeba import CELEBA_SIZE, PARTITIONS
 from pyface.data.celeba_tables import CELEBA_ATTRIBUTES, COLUMNS
 from pyface.data.face_attributes import ATTRIBUTES, attribute_table
 from pyface.data.ordered import in_order
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import ProceduralFaces
+from pyface.data.recipe import checked_workers
 from pyface.data.sample import Pixels
 from pyface.data.writing import recipe_of
 from pyface.errors import ValueRangeError
@@ -24,10 +26,10 @@ from pyface.io.atomic import make_folder, remove_leftovers, write_text
 from pyface.io.images import write_image
 from pyface.io.rng import Domain, permutation
 
-__all__ = ["LAYOUTS", "UNKNOWN_ATTRIBUTES", "write_celeba"]
+__all__ = ["CELEBA_LAYOUTS", "UNKNOWN_ATTRIBUTES", "write_celeba"]
 
 # layout -> (folder of pictures; {} is "_png" for PNG), folder of tables, folder of the partition, suffix
-LAYOUTS = {
+CELEBA_LAYOUTS = {
     "flat": ("img_align_celeba{}", "", "", ".txt"),
     "official": ("Img/img_align_celeba{}", "Anno/", "Eval/", ".txt"),
     "kaggle": ("img_align_celeba/img_align_celeba", "", "", ".csv"),
@@ -90,20 +92,21 @@ def write_celeba(
         DataError: the folder holds something else or cannot be written.
         ValueRangeError: an unknown layout, another size, or numbers below 1.
     """
-    if layout not in LAYOUTS:
-        raise ValueRangeError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}.")
+    if layout not in CELEBA_LAYOUTS:
+        raise ValueRangeError(f"layout must be one of {', '.join(CELEBA_LAYOUTS)}; got {layout!r}.")
     if pictures not in ("jpg", "png"):
         raise ValueRangeError(f"pictures must be jpg or png; got {pictures!r}.")
     if size not in (None, CELEBA_SIZE[1]):
         raise ValueRangeError(f"aligned pictures of CelebA are 178 x 218: size must be 178; got {size}.")
+    workers = checked_workers(workers)
     faces = ProceduralFaces(identities, samples, _RENDERED, ("vis",), seed, **_PLACED)
-    folder_of_pictures = LAYOUTS[layout][0].format("" if pictures == "jpg" else "_png")
-    recipe = recipe_of(faces) | {"format": "pyface-rendered-celeba", "layout": layout, "pictures": pictures}
-    with output_folder(out, recipe, command=command) as (folder, card):
+    folder_of_pictures = CELEBA_LAYOUTS[layout][0].format("" if pictures == "jpg" else "_png")
+    decided = recipe_of(faces) | {"format": "pyface-rendered-celeba", "layout": layout, "pictures": pictures}
+    with output_folder(out, decided, command=command) as (folder, card):
         place = make_folder(folder / folder_of_pictures)
         remove_leftovers(place)
         order, parts = _order(faces)
-        rows = _write_pictures(faces, order, parts, place, pictures, workers or os.cpu_count() or 1, progress)
+        rows = _write_pictures(faces, order, parts, place, pictures, workers, progress)
         _write_tables(folder, layout, rows)
         card |= {"images": len(rows.names), "unknown_attributes": list(UNKNOWN_ATTRIBUTES)}
     return folder
@@ -204,7 +207,7 @@ def _measured(
 
 def _write_tables(folder: Path, layout: str, rows: _Rows) -> None:
     """All tables of a layout, each whole or not at all."""
-    _, tables, partition, suffix = LAYOUTS[layout]
+    _, tables, partition, suffix = CELEBA_LAYOUTS[layout]
     for kind, values in rows.columns.items():
         if suffix == ".csv" and kind == "identity_CelebA":
             continue

@@ -13,14 +13,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-import pyface
-from pyface.data.ckplus_tree import EMOTION_CODES, FOLDERS, HALF_PIXEL
+from pyface.data.ckplus_tree import EMOTION_CODES, FOLDERS
 from pyface.data.emotions import ACTION_UNITS, PROTOTYPES
-from pyface.data.face_distribution import DISTRIBUTION_VERSION
 from pyface.data.ordered import in_order
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import Override, draw_faces
-from pyface.errors import ValueRangeError
+from pyface.data.recipe import check_ranges, checked_people, checked_workers, recipe
 from pyface.io.atomic import remove_leftovers, write_text
 from pyface.io.images import write_image
 from pyface.io.rng import Domain, uniforms
@@ -170,55 +169,39 @@ def write_ckplus(
         DataError: the folder holds something else or cannot be written.
         ValueRangeError: bad numbers.
     """
-    people = list(range(identities)) if isinstance(identities, int) else [int(i) for i in identities]
-    _check(people, size, sequences, frames, unlabelled_every, uncoded_every)
-    recipe = {
-        "format": _FORMAT,
-        "pyface": pyface.__version__,
-        "distribution": DISTRIBUTION_VERSION,
-        "parameters": [p.name for p in face_parameters()],
-        "seed": seed,
-        "identities": people,
-        "size": size,
-        "sequences": sequences,
-        "frames": frames,
-        "grey": grey,
-        "unlabelled_every": unlabelled_every,
-        "uncoded_every": uncoded_every,
-        "overrides": {
-            k: list(v) if isinstance(v, tuple) else v for k, v in sorted((overrides or {}).items())
-        },
-    }
-
-    def drawn(place: int) -> DrawnSequence:
-        uncoded = uncoded_every > 0 and place % uncoded_every == uncoded_every - 1
-        person, number = people[place // sequences], place % sequences
-        return draw_sequence(seed, person, number, frames, uncoded=uncoded, overrides=overrides)
-
-    drawn(0)  # bad overrides are found before anything is written
-    with output_folder(out, recipe, command=command) as (folder, card):
-        jobs = _rendered(folder, map(drawn, range(len(people) * sequences)), size, grey, unlabelled_every)
-        for count in in_order(_write_files, jobs, workers or os.cpu_count() or 1):
-            if progress:
-                progress(count)
-        card |= {"sequences": len(people) * sequences, "pictures": len(people) * sequences * frames}
-    return folder
-
-
-def _check(
-    people: Sequence[int], size: int, sequences: int, frames: int, unlabelled_every: int, uncoded_every: int
-) -> None:
-    if not people or len(set(people)) != len(people) or min(people) < 0:
-        raise ValueRangeError(f"identities must be different people, at least one; got {list(people)[:5]}.")
-    for name, value, low, high in (
+    people, workers = checked_people(identities), checked_workers(workers)
+    check_ranges(
         ("size", size, 16, 1024),
         ("sequences", sequences, 1, 999),
         ("frames", frames, 2, 99_999_999),
         ("unlabelled_every", unlabelled_every, 0, 10**9),
         ("uncoded_every", uncoded_every, 0, 10**9),
-    ):
-        if not low <= value <= high:
-            raise ValueRangeError(f"{name} must lie in [{low}, {high}]; got {value}.")
+    )
+    decided = recipe(
+        _FORMAT, seed, overrides, identities=people, size=size, sequences=sequences, frames=frames,
+        grey=grey, unlabelled_every=unlabelled_every, uncoded_every=uncoded_every,
+    )  # fmt: skip
+    draw_sequence(seed, people[0], 0, frames, overrides=overrides)  # bad overrides are found at once
+    with output_folder(out, decided, command=command) as (folder, card):
+        drawn = _drawn(people, seed, sequences, frames, uncoded_every, overrides)
+        _write_jobs(_rendered(folder, drawn, size, grey, unlabelled_every), workers, progress)
+        card |= {"sequences": len(people) * sequences, "pictures": len(people) * sequences * frames}
+    return folder
+
+
+def _drawn(
+    people: Sequence[int],
+    seed: int,
+    sequences: int,
+    frames: int,
+    uncoded_every: int,
+    overrides: Mapping[str, Override] | None,
+) -> Iterator[DrawnSequence]:
+    """Every sequence, person by person."""
+    for place in range(len(people) * sequences):
+        uncoded = uncoded_every > 0 and place % uncoded_every == uncoded_every - 1
+        person, number = people[place // sequences], place % sequences
+        yield draw_sequence(seed, person, number, frames, uncoded=uncoded, overrides=overrides)
 
 
 Job = tuple[int, list[tuple[Path, Any]]]  # pictures done with it; files to write, each a picture or a text
@@ -247,6 +230,12 @@ def _rendered(
             files = list(zip((folder / n for n in names), [*pictures, *landmarks], strict=True))
         files += [(folder / name, text) for name, text in texts.items()]
         yield sequence.frames, [(path, content) for path, content in files if not path.exists()]
+
+
+def _write_jobs(jobs: Iterable[Job], workers: int, progress: Callable[[int], None] | None) -> None:
+    for count in in_order(_write_files, jobs, workers):
+        if progress:
+            progress(count)
 
 
 def _write_files(job: Job) -> int:

@@ -13,16 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import pyface
 from pyface.data.face_attributes import attribute_table
-from pyface.data.face_distribution import DISTRIBUTION_VERSION
-from pyface.data.mtfl import HALF_PIXEL, SPLITS
+from pyface.data.mtfl import SPLITS
 from pyface.data.output_folder import output_folder
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.procedural import Override, draw_faces
-from pyface.errors import ValueRangeError
+from pyface.data.recipe import check_ranges, checked_people, checked_workers, recipe
 from pyface.io.atomic import make_folder, remove_leftovers, write_text
 from pyface.io.images import write_image
-from pyface.ops.face_render import face_parameters, face_render
+from pyface.ops.face_render import face_render
 
 __all__ = ["pose_code", "write_mtfl"]
 
@@ -83,7 +82,8 @@ def write_mtfl(
         progress: called with the number of pictures finished since the last call.
         samples: pictures of each person, 1 to 9999.
         testing_every: each so manyth person is in testing.txt, the others in training.txt; 0: nobody is.
-        mixed_sizes: pictures of net_7876 are 3/4 as large and those of AFLW 5/4; else all have one size.
+        mixed_sizes: pictures of net_7876 are 3/4 as large and those of AFLW 5/4, within 16 to 1024;
+            else all have one size.
         overrides: of what is drawn, see `pyface.data.draw_faces`.
         workers: threads that compress; all cores by default.
         command: the command line, noted in card.json.
@@ -95,52 +95,26 @@ def write_mtfl(
         DataError: the folder holds something else or cannot be written.
         ValueRangeError: bad numbers.
     """
-    people = list(range(identities)) if isinstance(identities, int) else [int(i) for i in identities]
-    _check(people, size, samples, testing_every)
-    recipe = {
-        "format": _FORMAT,
-        "pyface": pyface.__version__,
-        "distribution": DISTRIBUTION_VERSION,
-        "parameters": [p.name for p in face_parameters()],
-        "seed": seed,
-        "identities": people,
-        "size": size,
-        "samples": samples,
-        "testing_every": testing_every,
-        "mixed_sizes": mixed_sizes,
-        "overrides": {
-            k: list(v) if isinstance(v, tuple) else v for k, v in sorted((overrides or {}).items())
-        },
-    }
-    pictures = _pictures(people, samples, size, testing_every, mixed_sizes)
+    people, workers = checked_people(identities), checked_workers(workers)
+    check_ranges(
+        ("size", size, 16, 1024),
+        ("samples", samples, 1, 9999),
+        ("testing_every", testing_every, 0, 10**9),
+    )
+    decided = recipe(
+        _FORMAT, seed, overrides, identities=people, size=size, samples=samples,
+        testing_every=testing_every, mixed_sizes=mixed_sizes,
+    )  # fmt: skip
     draw_faces(seed, people[:1], 0, overrides)  # bad overrides are found before anything is written
-    with output_folder(out, recipe, command=command) as (folder, card):
-        for name in _FOLDERS:
-            remove_leftovers(make_folder(folder / name))
-        lines: dict[str, str] = {}
-        with concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-            for batch in _batches(pictures):
-                lines |= _write_batch(folder, batch, seed, overrides, pool)
-                if progress:
-                    progress(len(batch))
+    pictures = _pictures(people, samples, size, testing_every, mixed_sizes)
+    with output_folder(out, decided, command=command) as (folder, card):
+        lines = _write_pictures(folder, pictures, seed, overrides, workers, progress)
         for part, name in SPLITS.items():
             told = [lines[p.file] for p in pictures if p.part == part]
             if told:
                 write_text(folder / name, "".join(told) + " \n")
         card["pictures"] = len(pictures)
     return folder
-
-
-def _check(people: Sequence[int], size: int, samples: int, testing_every: int) -> None:
-    if not people or len(set(people)) != len(people) or min(people) < 0:
-        raise ValueRangeError(f"identities must be different people, at least one; got {list(people)[:5]}.")
-    for name, value, low, high in (
-        ("size", size, 16, 1024),
-        ("samples", samples, 1, 9999),
-        ("testing_every", testing_every, 0, 10**9),
-    ):
-        if not low <= value <= high:
-            raise ValueRangeError(f"{name} must lie in [{low}, {high}]; got {value}.")
 
 
 def _pictures(
@@ -166,6 +140,26 @@ def _batches(pictures: Sequence[_Picture]) -> Iterable[list[_Picture]]:
             yield alike[start : start + _BATCH]
 
 
+def _write_pictures(
+    folder: Path,
+    pictures: Sequence[_Picture],
+    seed: int,
+    overrides: Mapping[str, Override] | None,
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> dict[str, str]:
+    """Write the pictures that are not there yet; the line of each one, by its file."""
+    for name in _FOLDERS:
+        remove_leftovers(make_folder(folder / name))
+    lines: dict[str, str] = {}
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for batch in _batches(pictures):
+            lines |= _write_batch(folder, batch, seed, overrides, pool)
+            if progress:
+                progress(len(batch))
+    return lines
+
+
 def _write_batch(
     folder: Path,
     batch: Sequence[_Picture],
@@ -173,7 +167,7 @@ def _write_batch(
     overrides: Mapping[str, Override] | None,
     pool: concurrent.futures.Executor,
 ) -> dict[str, str]:
-    """Write the pictures that are not there yet; the line of each one, by its file."""
+    """The same of pictures that have one size."""
     drawn = draw_faces(seed, [p.identity for p in batch], [p.sample for p in batch], overrides)
     parameters = torch.from_numpy(drawn.parameters)
     size = batch[0].size

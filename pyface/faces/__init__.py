@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pyface.faces.align import AlignedFace, align, align_batch
+from pyface.faces.analyzer import FaceAnalyzer
 from pyface.faces.detect import as_rgb
+from pyface.faces.extract import ExtractedFace, FaceExtractor
 from pyface.faces.face import Face
 from pyface.faces.registry import (
     load_action_units,
@@ -14,11 +17,19 @@ from pyface.faces.registry import (
     model_names,
     register,
 )
+from pyface.faces.restore import FaceReconstructor
 from pyface.faces.schemes import SCHEMES, convert, converted, mirror
 
 __all__ = [
     "SCHEMES",
+    "AlignedFace",
+    "ExtractedFace",
     "Face",
+    "FaceAnalyzer",
+    "FaceExtractor",
+    "FaceReconstructor",
+    "align",
+    "align_batch",
     "as_rgb",
     "convert",
     "converted",

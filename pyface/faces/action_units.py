@@ -205,13 +205,13 @@ class MeshRule:
 # `tools/make_action_units.py --stage rules`. AU12 and AU26 stand out of the mesh's noise, brows hardly; the
 # model card has the figures.
 MESH_RULES: Mapping[str, MeshRule] = {
-    "AU1": MeshRule("inner brow height", 0.341, 0.355),
-    "AU2": MeshRule("outer brow height", 0.305, 0.323),
-    "AU4": MeshRule("brow to lid", 0.304, 0.272),
-    "AU12": MeshRule("lip corner lift", 0.036, 0.066),
-    "AU15": MeshRule("lip corner lift", 0.036, 0.021),
-    "AU25": MeshRule("lip opening", 0.032, 0.056),
-    "AU26": MeshRule("lip opening", 0.032, 0.138),
+    "AU1": MeshRule("inner brow height", 0.340, 0.353),
+    "AU2": MeshRule("outer brow height", 0.305, 0.319),
+    "AU4": MeshRule("brow to lid", 0.304, 0.273),
+    "AU12": MeshRule("lip corner lift", 0.037, 0.067),
+    "AU15": MeshRule("lip corner lift", 0.037, 0.021),
+    "AU25": MeshRule("lip opening", 0.033, 0.054),
+    "AU26": MeshRule("lip opening", 0.033, 0.137),
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from pyface.errors import DTypeError, ShapeError, ValueRangeError
 from pyface.faces.face import Face, Photo, checked_photo
 from pyface.faces.ffhq import ffhq_crop
+from pyface.faces.schemes import convert
 from pyface.faces.templates import Template, load_template
 from pyface.faces.warp import Border, Matrix, inverse, transform_points, valid_pixels, warp, warp_image
 
@@ -22,7 +23,7 @@ __all__ = ["AlignedFace", "FacePoints", "align", "align_batch", "alignment_matri
 Points = npt.NDArray[np.float64]
 FacePoints = Face | Mapping[str, npt.NDArray[np.float32]] | npt.NDArray[Any]
 
-_SCHEMES = {5: "5pt", 68: "ibug68"}  # by the number of points
+_SCHEMES = {5: "5pt", 68: "ibug68", 468: "mesh468"}  # by the number of points
 
 
 @dataclasses.dataclass
@@ -66,14 +67,14 @@ def align(
 
     >>> photo = np.zeros((100, 100, 3), np.uint8)
     >>> eyes_nose_mouth = np.array([[40, 50], [60, 50], [50, 60], [44, 70], [56, 70]])
-    >>> aligned = align(photo, eyes_nose_mouth, "eyes", 64)
+    >>> aligned = align(photo, eyes_nose_mouth, "eyes", 100)
     >>> aligned.landmarks["5pt"][:2].round(2).tolist()
-    [[22.4, 25.6], [41.6, 25.6]]
+    [[35.0, 40.0], [65.0, 40.0]]
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        points: a `Face`, a dictionary scheme -> landmarks, or an array [5, 2] (5pt) or [68, 2] (ibug68), in
-            pixels of `image`, image left first.
+        points: a `Face`, a dictionary scheme -> landmarks, or an array [5, 2] (5pt), [68, 2] (ibug68) or
+            [468, 2] (mesh468), in pixels of `image`, image left first; a depth may stand beside.
         template: a name of `template_names()` or a `Template`.
         size: of the crop, in pixels.
         border: what lies outside the picture, as for `warp`; by default what the template says, for "ffhq"
@@ -213,7 +214,7 @@ def _fitted_points(landmarks: dict[str, Points], template: Template) -> Points:
     """The points that the template is fitted to, from the scheme it likes best."""
     for source in template.sources:
         if source in landmarks:
-            points = _converted(landmarks[source], source, template.scheme)
+            points = convert(landmarks[source], source, template.scheme).astype(np.float64)
             if not np.isfinite(points).all():
                 raise ValueRangeError(
                     f"landmarks {source!r} must be finite; got {points.tolist()}. Leave this face out."
@@ -225,16 +226,6 @@ def _fitted_points(landmarks: dict[str, Points], template: Template) -> Points:
         f"the template {template.name!r} needs landmarks of one of {', '.join(template.sources)}; "
         f"there are {', '.join(landmarks) or 'none'}. Run a landmarker first."
     )
-
-
-def _converted(points: Points, source: str, scheme: str) -> Points:
-    points = points[:, :2]
-    if source == scheme:
-        return points
-    if (source, scheme) == ("ibug68", "5pt"):
-        eyes = [points[36:42].mean(0), points[42:48].mean(0)]
-        return np.stack([*eyes, points[30], points[48], points[54]])
-    raise ValueRangeError(f"there is no way from landmarks {source!r} to {scheme!r}.")
 
 
 def _check_order(points: Points) -> None:

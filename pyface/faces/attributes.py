@@ -23,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyface.errors import CheckpointError, DTypeError, MissingExtraError, ShapeError, ValueRangeError
+from pyface.errors import CheckpointError, DTypeError, ShapeError, ValueRangeError
 from pyface.faces.model_store import model_file
+from pyface.faces.onnx_network import open_session
 from pyface.faces.protocols import AttributeModel
 from pyface.models.tflite_network import load_tflite
 
@@ -73,9 +74,10 @@ class AgeGender:
         *,
         threads: int = 0,
     ) -> None:
-        files = model_file(self.name, "age-v1.onnx"), model_file(self.name, "gender-v1.onnx")
-        self._age = _session(age or files[0], (_AGE_SIZE, len(_YEARS)), threads)
-        self._gender = _session(gender or files[1], (_GENDER_SIZE, 2), threads)
+        age = age or model_file(self.name, "age-v1.onnx")
+        gender = gender or model_file(self.name, "gender-v1.onnx")
+        self._age = _session(age, (_AGE_SIZE, len(_YEARS)), threads)
+        self._gender = _session(gender, (_GENDER_SIZE, 2), threads)
 
     def predict(self, aligned: Tensor) -> dict[str, npt.NDArray[np.float32]]:
         """{"age": float32 [N] years, "male": float32 [N] in 0..1}.
@@ -191,14 +193,15 @@ def strongest(attributes: Mapping[str, float], prefix: str = "expression=") -> s
 
 
 def _checked(aligned: Tensor) -> Tensor:
+    if not isinstance(aligned, Tensor) or not aligned.is_floating_point():
+        came = aligned.dtype if isinstance(aligned, Tensor) else type(aligned).__name__
+        raise DTypeError(
+            f"aligned must be a float tensor in [-1, 1]; got {came}. Scale uint8 by x / 127.5 - 1."
+        )
     if aligned.ndim != 4 or tuple(aligned.shape[1:]) != (3, _SIZE, _SIZE):
         raise ShapeError(
             f"aligned must be [N, 3, {_SIZE}, {_SIZE}]; got {list(aligned.shape)}. Align faces with "
             f"pyface.faces.align_batch(images, points, template={_TEMPLATE!r}, size={_SIZE})."
-        )
-    if not isinstance(aligned, Tensor) or not aligned.is_floating_point():
-        raise DTypeError(
-            f"aligned must be float in [-1, 1]; got {aligned.dtype}. Scale uint8 by x / 127.5 - 1."
         )
     return aligned.float()
 
@@ -212,22 +215,7 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 def _session(path: str | os.PathLike[str], sizes: tuple[int, int], threads: int) -> Any:
     """An onnxruntime session on the CPU whose network takes [N, 3, size, size] and gives [N, classes]."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            f"age and gender need onnxruntime, which cannot be imported ({error}). "
-            "Install it with: pip install 'pyface-synth[faces]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(
-            os.fspath(path), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has no common base class but Exception
-        raise CheckpointError(f"{path} cannot be read by onnxruntime: {error}") from error
+    session = open_session(path, threads=threads)
     shapes = session.get_inputs()[0].shape[1:], session.get_outputs()[0].shape[1:]
     if shapes != ([3, sizes[0], sizes[0]], [sizes[1]]):
         raise CheckpointError(

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyface.errors import CheckpointError, ValueRangeError
-from pyface.faces.detect import Candidates, Window, blend, checked_fraction, checked_images, suppress, windows
+from pyface.faces.detect import Candidates, Limits, Window, blend, checked_images, suppress, windows
 from pyface.faces.face import Face, Photo
 from pyface.faces.opencv_network import OpenCVNetwork
 from pyface.faces.schemes import convert
@@ -84,15 +84,9 @@ class BlazeFace:
         min_size: float = 0.0,
         smallest: float | None = None,
     ) -> None:
-        self.threshold = checked_fraction(threshold, "threshold")
-        if max_faces is not None and max_faces < 1:
-            raise ValueRangeError(f"max_faces must be at least 1 or None; got {max_faces}.")
-        if min_size < 0:
-            raise ValueRangeError(f"min_size must not be negative; got {min_size} pixels.")
+        self._limits = Limits(threshold, max_faces, min_size)
         if smallest is not None and not smallest >= 4:
             raise ValueRangeError(f"smallest must be at least 4 pixels or None; got {smallest}.")
-        self.max_faces = max_faces
-        self.min_size = float(min_size)
         self.smallest = smallest
         self._anchors = _anchors()
         self._network = OpenCVNetwork(path)
@@ -166,16 +160,14 @@ class BlazeFace:
         return [self._decoded(s, n) for s, n in zip(scores, numbers, strict=True)]
 
     def _decoded(self, scores: Floats, numbers: Floats) -> Candidates:
-        chosen = np.flatnonzero(scores >= self.threshold)
+        chosen = np.flatnonzero(scores >= self._limits.threshold)
         numbers, anchors = numbers[chosen], self._anchors[chosen]
         centres, half = numbers[:, :2] + anchors, numbers[:, 2:4] / 2
         points = numbers[:, 4:].reshape(-1, _POINTS, 2) + anchors[:, None]
         return Candidates(np.concatenate([centres - half, centres + half], axis=1), scores[chosen], points)
 
     def _faces(self, found: Candidates) -> list[Face]:
-        sizes = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0.0)
-        found = found[sizes >= self.min_size]
-        found = found[np.argsort(-found.scores, kind="stable")[: self.max_faces]]
+        found = self._limits.applied(found)
         faces = []
         for box, score, points in zip(found.boxes, found.scores, found.points, strict=True):
             points = np.ascontiguousarray(points, np.float32)

@@ -13,7 +13,17 @@ from pyface.errors import DTypeError, ShapeError, ValueRangeError
 from pyface.faces.face import Photo, checked_photo
 from pyface.faces.opencv_network import opencv
 
-__all__ = ["Candidates", "Window", "as_rgb", "blend", "checked_images", "overlaps", "suppress", "windows"]
+__all__ = [
+    "Candidates",
+    "Limits",
+    "Window",
+    "as_rgb",
+    "blend",
+    "checked_images",
+    "overlaps",
+    "suppress",
+    "windows",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -250,6 +260,37 @@ def blend(found: Candidates, overlap: float) -> Candidates:
     if not boxes:
         return found
     return Candidates(np.stack(boxes), np.array(scores, np.float32), np.stack(points))
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Which candidates are given as faces.
+
+    Attributes:
+        threshold: least score, in [0, 1].
+        max_faces: keep the best so many; None keeps all.
+        min_size: least longer side of a box in pixels.
+
+    Raises:
+        ValueRangeError: a number is out of range.
+    """
+
+    threshold: float = 0.5
+    max_faces: int | None = None
+    min_size: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked_fraction(self.threshold, "threshold")
+        if self.max_faces is not None and self.max_faces < 1:
+            raise ValueRangeError(f"max_faces must be at least 1 or None; got {self.max_faces}.")
+        if not self.min_size >= 0:
+            raise ValueRangeError(f"min_size must not be negative; got {self.min_size} pixels.")
+
+    def applied(self, found: Candidates) -> Candidates:
+        """The candidates within the limits, best first."""
+        sides = (found.boxes[:, 2:] - found.boxes[:, :2]).max(axis=1, initial=0.0)
+        found = found[(sides >= self.min_size) & (found.scores >= self.threshold)]
+        return found[np.argsort(-found.scores, kind="stable")[: self.max_faces]]
 
 
 def checked_fraction(value: float, name: str) -> float:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pyface.errors import CheckpointError, MissingExtraError, ValueRangeError
+from pyface.errors import CheckpointError, ValueRangeError
 from pyface.faces.embed import ARCFACE_THRESHOLD, METRICS, checked_faces
+from pyface.faces.onnx_network import OnnxNetwork
 
 __all__ = ["OnnxEmbedder"]
 
 _ORDERS = ("rgb", "bgr")
-_LAYOUTS = ("nchw", "nhwc")
+_AT_ONCE = 32
 
 
 class OnnxEmbedder:
@@ -78,8 +78,8 @@ class OnnxEmbedder:
         self._mean, self._std = _per_channel(mean, "mean"), _per_channel(std, "std")
         if (self._std == 0).any():
             raise ValueRangeError(f"std must not be 0; got {std!r}.")
-        self._session = _session(self.path, device, threads)
-        self._input, self._batch, self.layout, self.size = self._read_input(size, layout)
+        self._network = OnnxNetwork(path, device=device, threads=threads)
+        self.layout, self.size = self._read_input(size, layout)
         self._output = self._read_output(output)
         self.dim = self._run(np.zeros((1, 3, self.size, self.size), np.float32)).shape[1]
 
@@ -97,77 +97,58 @@ class OnnxEmbedder:
         pixels = ((grey - self._mean) / self._std).astype(np.float32)
         if not len(pixels):
             return torch.zeros(0, self.dim)
-        step = self._batch or 32
+        fixed = self._network.input.shape[0] or 1
+        step = fixed * max(_AT_ONCE // fixed, 1)
         parts = [self._run(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return torch.from_numpy(np.concatenate(parts))
 
     def _run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The graph's output [n, dim] for prepared pictures [n, 3, size, size] in RGB."""
-        count = len(pixels)
         if self._bgr:
             pixels = pixels[:, ::-1]
-        if self._batch and count < self._batch:
-            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self._batch - count, 0)])
         if self.layout == "nhwc":
             pixels = pixels.transpose(0, 2, 3, 1)
-        try:
-            found = self._session.run([self._output], {self._input: np.ascontiguousarray(pixels)})[0]
-        except Exception as error:  # onnxruntime has exceptions of its own for each fault of a graph
-            raise CheckpointError(f"{self.path} cannot be run: {error}") from error
-        vectors = np.asarray(found, np.float32)
-        if vectors.ndim < 2 or len(vectors) != max(count, self._batch):
+        vectors = self._network(pixels)[self._output].astype(np.float32, copy=False)
+        if vectors.ndim < 2 or len(vectors) != len(pixels):
             raise CheckpointError(
                 f"{self.path} gives {list(vectors.shape)} for {len(pixels)} pictures; expected is one vector "
                 "for each"
             )
-        return vectors.reshape(len(vectors), -1)[:count]
+        return vectors.reshape(len(vectors), -1)
 
-    def _read_input(self, size: int | None, layout: str | None) -> tuple[str, int, str, int]:
-        """Name, batch (0 for any), layout and size of the only input."""
-        inputs = self._session.get_inputs()
-        shape = list(inputs[0].shape) if inputs else []
-        if len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
-            found = ", ".join(f"{i.name} {i.type} {list(i.shape)}" for i in inputs) or "none"
-            raise CheckpointError(
-                f"{self.path} is no embedder: it has the inputs {found}; expected is one float "
-                "picture [N, 3, H, W] or [N, H, W, 3]"
-            )
-        possible = [
-            name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] == 3 or not _fixed(shape[axis])
-        ]
+    def _read_input(self, size: int | None, layout: str | None) -> tuple[str, int]:
+        """Layout and size of the pictures."""
+        shape = self._network.input.shape
+        possible = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] in (3, None)]
         certain = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if shape[axis] == 3]
         chosen = layout or (certain[0] if certain else "nchw")
         if chosen not in possible:
             raise ValueRangeError(
-                f"layout must be one of {', '.join(possible) or 'none'} for the input {shape} of "
-                f"{self.path}; got {chosen!r}."
+                f"layout must be one of {', '.join(possible) or 'none'} for the input of {self.path}, "
+                f"{self._network.input}; got {chosen!r}."
             )
         rows, columns = (shape[2], shape[3]) if chosen == "nchw" else (shape[1], shape[2])
-        sides = {int(side) for side in (rows, columns, size) if side is not None and _fixed(side)}
+        sides = {side for side in (rows, columns, size) if side is not None}
         if len(sides) > 1:
             raise ValueRangeError(
-                f"{self.path} does not take square pictures of one size: input {shape}, size {size}."
+                f"{self.path} does not take square pictures of one size: {self._network.input}, size {size}."
             )
         if not sides:
             raise ValueRangeError(
                 f"{self.path} leaves the size of its pictures open: give the size, such as size=112."
             )
-        return inputs[0].name, shape[0] if _fixed(shape[0]) else 0, chosen, sides.pop()
+        return chosen, sides.pop()
 
     def _read_output(self, output: str | None) -> str:
-        names = [found.name for found in self._session.get_outputs()]
+        names = [found.name for found in self._network.outputs]
         if output is None and len(names) == 1:
-            return str(names[0])
+            return names[0]
         if output not in names:
             raise ValueRangeError(f"output must be one of {', '.join(names)}; got {output!r}.")
-        return str(output)
+        return output
 
     def __repr__(self) -> str:
         return f"<embedder {self.name}: {self.template} {self.size} px -> {self.dim}, {self.metric}>"
-
-
-def _fixed(side: Any) -> bool:
-    return isinstance(side, int) and side > 0
 
 
 def _per_channel(value: float | Sequence[float], name: str) -> npt.NDArray[np.float32]:
@@ -175,31 +156,3 @@ def _per_channel(value: float | Sequence[float], name: str) -> npt.NDArray[np.fl
     if numbers.size not in (1, 3) or not np.isfinite(numbers).all():
         raise ValueRangeError(f"{name} must be a number or three, for red, green and blue; got {value!r}.")
     return numbers.reshape(-1, 1, 1)
-
-
-def _session(path: Path, device: str, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError(
-            "ONNX embedders need onnxruntime: pip install 'pyface-synth[faces]'"
-        ) from error
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    providers = ["CPUExecutionProvider"]
-    if device != "cpu":
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise ValueRangeError(
-                f"device {device!r} needs onnxruntime with CUDA (pip install onnxruntime-gpu); this one has "
-                f"{', '.join(onnxruntime.get_available_providers())}."
-            )
-        providers.insert(0, "CUDAExecutionProvider")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime has exceptions of its own for each fault of a file
-        raise CheckpointError(
-            f"{path} is damaged, or no ONNX network that onnxruntime runs: {error}"
-        ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -253,8 +253,3 @@ def checked_meshes(meshes: npt.ArrayLike) -> Array:
         face = int(np.flatnonzero(~np.isfinite(found).all((1, 2)))[0])
         raise ValueRangeError(f"mesh {face} has points that are not finite. Run the landmarker again.")
     return found.astype(np.float64)
-
-
-def columns_of(names: Sequence[str]) -> list[int]:
-    """Indices of features in GEOMETRY."""
-    return [GEOMETRY.index(name) for name in names]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from pyface.errors import ShapeError, ValueRangeError
 from pyface.faces.affine import Matrix, scale_of, transform_points, valid_pixels
@@ -93,11 +92,12 @@ class ExtractedFace:
         """
         if not 1 <= side <= self.size:
             raise ValueRangeError(f"side must be from 1 to {self.size}; got {side}.")
-        pixels = torch.from_numpy(photo_channels(self.image)).permute(2, 0, 1)[None].float()
-        if self.size % side:  # areas that cut pixels: repeat each, so that they do not
-            pixels = pixels.repeat_interleave(side, 2).repeat_interleave(side, 3)
-        small = F.avg_pool2d(pixels, pixels.shape[2] // side)[0].permute(1, 2, 0)
-        return (small / 127.5 - 1.0).numpy()
+        pixel = np.arange(self.size) * (side / self.size)
+        area = np.arange(side)[:, None]
+        ends = np.minimum(area + 1, pixel + side / self.size), np.maximum(area, pixel)
+        shares = np.maximum(ends[0] - ends[1], 0.0)  # how much of each area a row or column of pixels makes
+        rows = np.tensordot(shares, photo_channels(self.image), 1)
+        return (shares @ rows / 127.5 - 1.0).astype(np.float32)
 
     def histogram(self, bins: int = 10, *, masked: bool = False) -> npt.NDArray[np.float32]:
         """How often levels fall into each of `bins` equal ranges, per channel: float32 [C, bins] in [-1, 1].
@@ -278,8 +278,12 @@ class FaceExtractor:
 
 def cut(photo: Photo, matrix: Matrix, size: int) -> Photo:
     """The part of a photograph uint8 [H, W, C] that `matrix` brings into a crop: uint8 [size, size, C]."""
-    pixels = torch.from_numpy(photo).permute(2, 0, 1).float()
-    crop = resample(pixels, matrix, (size, size)).round_().clamp_(0, 255).byte()
+    crop = (
+        resample(torch.from_numpy(photo).permute(2, 0, 1), matrix, (size, size))
+        .round_()
+        .clamp_(0, 255)
+        .byte()
+    )
     return np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
 

@@ -181,13 +181,18 @@ def polygon_mask(corners: npt.NDArray[Any], shape: tuple[int, int], feather: flo
     turn = np.sign((points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]).sum())
     side = (following - points) * turn
     normal = np.stack([-side[:, 1], side[:, 0]], 1) / np.hypot(side[:, 0], side[:, 1])[:, None]
-    x = np.arange(shape[1]) + 0.5
-    y = np.arange(shape[0]) + 0.5
-    inside = np.full(shape, np.inf, np.float32)
+    low = np.clip(np.floor(points.min(0)).astype(int) - 1, 0, shape[::-1])
+    high = np.clip(np.ceil(points.max(0)).astype(int) + 1, low, shape[::-1])
+    x, y = (np.arange(start, stop) + 0.5 for start, stop in zip(low, high, strict=True))
+    inside = np.full((len(y), len(x)), np.inf, np.float32)
+    distance = np.empty_like(inside)
     for (nx, ny), (px, py) in zip(normal, points, strict=True):
-        across = (nx * (x - px)).astype(np.float32)
-        np.minimum(inside, across[None, :] + (ny * (y - py)).astype(np.float32)[:, None], out=inside)
-    return soft_step(inside, feather)
+        across, down = (nx * (x - px)).astype(np.float32), (ny * (y - py)).astype(np.float32)
+        np.add(across[None], down[:, None], out=distance)
+        np.minimum(inside, distance, out=inside)
+    mask = np.zeros(shape, np.uint8)
+    mask[low[1] : high[1], low[0] : high[0]] = soft_step(inside, feather)
+    return mask
 
 
 def distance_inside(inside: npt.NDArray[np.bool_], limit: float) -> Float:
@@ -197,20 +202,33 @@ def distance_inside(inside: npt.NDArray[np.bool_], limit: float) -> Float:
     counts as inside. Distances above `limit` are given as limit + 1. Exact Euclidean distances, by the two
     passes of Saito and Toriwaki (1994): down the columns, then the least of the sums along the rows.
     """
-    width = inside.shape[1]
     far = float(limit) + 1.0
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if not len(rows):
+        return np.zeros(inside.shape, np.float32)
+    box = np.s_[max(rows[0] - 1, 0) : rows[-1] + 2, max(columns[0] - 1, 0) : columns[-1] + 2]
+    distance = np.zeros(inside.shape, np.float32)
+    distance[box] = np.minimum(np.sqrt(_squared_distance(inside[box], limit)), far)
+    return distance
+
+
+def _squared_distance(inside: npt.NDArray[np.bool_], limit: float) -> npt.NDArray[Any]:
+    """Squared distances [H, W], right up to `limit` and at least its square beyond."""
+    width = inside.shape[1]
+    far = math.ceil(limit) + 1
+    kind = np.uint16 if far * far * 2 < 2**16 else np.uint32  # small numbers: more of them at a time
     column = np.where(inside, np.float32(far), np.float32(0.0))
     column = _passed_down(_passed_down(column)[::-1])[::-1]
-    squared = np.square(np.minimum(column, far))
+    squared = np.square(np.minimum(column, far).astype(kind))
     least = squared.copy()
     scratch = np.empty_like(squared)
     for shift in range(1, min(math.ceil(limit), width - 1) + 1):
         moved = scratch[:, : width - shift]
-        np.add(squared[:, shift:], shift * shift, out=moved)
+        np.add(squared[:, shift:], kind(shift * shift), out=moved)
         np.minimum(least[:, :-shift], moved, out=least[:, :-shift])
-        np.add(squared[:, :-shift], shift * shift, out=moved)
+        np.add(squared[:, :-shift], kind(shift * shift), out=moved)
         np.minimum(least[:, shift:], moved, out=least[:, shift:])
-    return np.minimum(np.sqrt(least), far)
+    return least
 
 
 def _passed_down(column: Float) -> Float:

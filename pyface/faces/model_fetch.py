@@ -148,7 +148,10 @@ def add_from_url(name: str, url: str, sha256: str, **facts: Any) -> ModelEntry:
         raise ModelMissingError(f"PYFACE_OFFLINE is set, so {url} cannot be fetched; add a file instead.")
     source = ModelSource(url=url, sha256=sha256)
     folder = make_folder(model_store.cache_folder())
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch:
+    with (
+        _alone(folder, lambda line: None),
+        tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder, ignore_cleanup_errors=True) as scratch,
+    ):
         file = _by_url(source, Path(scratch), False).rename(Path(scratch) / file_name)
         return model_store.add_model(name, file, source=source, **facts)
 

@@ -30,7 +30,7 @@ from pyface.faces.catalogue import (
     select,
     shipped_entries,
 )
-from pyface.faces.registry import KINDS
+from pyface.faces.registry import KINDS, code_names
 from pyface.io.archives import copy_checked, is_archive, save_member
 from pyface.io.atomic import make_folder, write_text
 from pyface.io.hashing import sha256_of
@@ -148,8 +148,8 @@ def by_hand(entry: ModelEntry, files: Iterable[ModelFile]) -> str:
 def licences_of(names: Iterable[str]) -> list[dict[str, Any]]:
     """What reports carry of each model used: name, kind, licence, attribution, notice, source and hashes.
 
-    Names that stand twice are given once. A path of a model outside the store is given as it is, with the
-    licence "unknown".
+    Names that stand twice are given once. A file outside the store is given by its name and hash, with the
+    licence "unknown". Folders of this machine are not told: reports are given to others.
 
     Raises:
         ValueRangeError: a name is neither a model nor a path.
@@ -157,8 +157,9 @@ def licences_of(names: Iterable[str]) -> list[dict[str, Any]]:
     rows = []
     for name in dict.fromkeys(names):
         if not (name in shipped_entries() or registered_entry(name)) and Path(name).is_file():
-            files = [{"name": Path(name).name, "sha256": sha256_of(name), "size": Path(name).stat().st_size}]
-            facts: dict[str, Any] = {"name": name, "kind": "file", "files": files, "source": name}
+            short = Path(name).name
+            files = [{"name": short, "sha256": sha256_of(name), "size": Path(name).stat().st_size}]
+            facts: dict[str, Any] = {"name": short, "kind": "file", "files": files, "source": short}
             rows.append({**facts, **dataclasses.asdict(ModelLicence("unknown"))})
             continue
         entry = model_entry(name)
@@ -167,7 +168,7 @@ def licences_of(names: Iterable[str]) -> list[dict[str, Any]]:
                 "name": entry.name,
                 "kind": entry.kind,
                 "files": [{"name": f.name, "sha256": f.sha256, "size": f.size} for f in entry.files],
-                "source": str(entry.source),
+                "source": Path(entry.source.path).name or str(entry.source),
                 **dataclasses.asdict(entry.licence),
             }
         )
@@ -235,20 +236,20 @@ def add_model(
         raise ValueRangeError(f"{name} is not in the catalogue; say its kind: one of {', '.join(KINDS)}.")
     if name in ("all", *(s for entry in shipped_entries().values() for s in entry.sets)):
         raise ValueRangeError(f"{name!r} is the name of a set of models; choose another.")
+    if name in code_names(kind):
+        raise ValueRangeError(f"the {kind} {name!r} of pyface itself would be taken; choose another name.")
     if record.exists() and not replace:
         raise ValueRangeError(f"there is a model {name} already; replace it with --replace (replace=True).")
     if path.name in (record.name, _NOTE):
         raise ValueRangeError(f"a model's file cannot be called {path.name}; rename it.")
+    file = ModelFile(path.name, sha256_of(path), path.stat().st_size)
     entry = ModelEntry(
-        name,
-        kind,
-        purpose,
-        (ModelFile(path.name, sha256_of(path), path.stat().st_size),),
+        name, kind, purpose, (file,),
         source or ModelSource(path=str(path.resolve())),
         licence or ModelLicence("unknown"),
         options=dict(options or {}),
         shipped=False,
-    )
+    )  # fmt: skip
     return _add_own(entry, path, record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +117,7 @@ def dlib_features(
     layers = ("stage1", "stage2", "stage3", "stage4")
     return StageFeatures(
         lambda images: network.features(images)[: len(layers)],
-        name="dlib",
+        name="dlib-resnet",
         layers=layers,
         size=network.config.size,
     )
@@ -135,4 +136,4 @@ def recognition_features(
     """
     network: FaceRecognition = load(path, device, kind="recogniser").requires_grad_(False)
     layers = ("stage1", "stage2", "stage3", "stage4")
-    return StageFeatures(network.stages, name="recognition-64", layers=layers, size=network.config.resolution)
+    return StageFeatures(network.stages, name=Path(path).name, layers=layers, size=network.config.resolution)

@@ -7,25 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pyface.errors import DataError
 from pyface.faces.face import Photo
 from pyface.io.images import WRITTEN_SUFFIXES, read_image
 
 __all__ = ["find_photos", "read_photo"]
-
-_ORIENTATION = 0x0112  # EXIF tag
-# EXIF orientation -> (transpose, then mirror up-down, then mirror left-right)
-_TURNS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
 
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
@@ -36,17 +23,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     Raises:
         DataError: the file is missing, damaged, too large, or of another kind.
     """
-    pixels = read_image(path)
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(_ORIENTATION)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if orientation in _TURNS:
-        transpose, vertical, horizontal = _TURNS[orientation]
-        pixels = pixels.swapaxes(0, 1) if transpose else pixels
-        pixels = pixels[::-1] if vertical else pixels
-        pixels = pixels[:, ::-1] if horizontal else pixels
+    pixels = read_image(path, upright=True)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, 2)
     return np.ascontiguousarray(pixels)

@@ -2,24 +2,27 @@
 
 The outer iteration is kept in float64, because an error of the smoothest mode shows in the residual only by
 its eigenvalue, about 20 / n^2 on n x n pixels; the multigrid cycles are float32. Fields carry a rim of one
-pixel that stays 0, so that neighbours are plain slices.
+pixel that stays 0, so that neighbours are plain slices. All is NumPy on memory that is used again: these are
+thousands of short operations, which threads would only hold up.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from pyface.errors import PyfaceError
 
 __all__ = ["solve_poisson"]
 
 # damping of two Jacobi steps: Chebyshev's for the part of the spectrum that a coarser grid cannot show
-_DAMPING = (0.562, 1.388)
+_DAMPING = (np.float32(0.562), np.float32(1.388))
 _COARSEST = 3  # pixels along the shorter side
 _MOST_STEPS = 100
+
+Field = npt.NDArray[Any]
 
 
 def solve_poisson(
@@ -64,40 +67,41 @@ def _conjugate_gradients(
     tolerance: float,
 ) -> npt.NDArray[np.float32]:
     """Flexible conjugate gradients (Notay 2000) over the cycle of `_Grid`."""
-    finest = _Grid(torch.from_numpy(np.pad(inside, 1)).float(), open_sides, len(right))
-    residual = torch.from_numpy(np.pad(right * inside, ((0, 0), (1, 1), (1, 1)))).double()
-    solution, direction, change = (torch.zeros_like(residual) for _ in range(3))
-    mask, count = finest.mask.double(), finest.count.double()
+    finest = _Grid(np.pad(inside, 1).astype(np.float32), open_sides, len(right))
+    residual = np.pad(right * inside, ((0, 0), (1, 1), (1, 1))).astype(np.float64)
+    solution, direction, change, correction = (np.zeros_like(residual) for _ in range(4))
+    around, scratch = np.zeros_like(residual[:, 1:-1, 1:-1]), np.zeros_like(residual)
     previous = 1.0
     for step in range(_MOST_STEPS):
-        finest.right.copy_(residual)
-        correction = finest.cycle().double()
-        if float(correction.abs().max()) < tolerance:
-            return (solution + correction)[:, 1:-1, 1:-1].float().numpy()
-        overlap = 0.0 if step == 0 else -_dot(correction, change) / previous
-        direction.mul_(overlap).add_(correction)
-        torch.mul(direction, count, out=change)
-        change[:, 1:-1, 1:-1] -= _neighbours(direction)
-        change *= mask
+        finest.right[...] = residual
+        correction[...] = finest.cycle()
+        if max(correction.max(), -correction.min()) < tolerance:
+            solution += correction
+            return solution[:, 1:-1, 1:-1].astype(np.float32)
+        direction *= 0.0 if step == 0 else -_dot(correction, change) / previous
+        direction += correction
+        np.multiply(direction, finest.count, out=change)
+        change[:, 1:-1, 1:-1] -= _neighbours(direction, around)
+        change *= finest.mask
         previous = _dot(direction, change)
         if not previous > 0:
             break
         length = _dot(direction, residual) / previous
-        solution.add_(direction, alpha=length)
-        residual.sub_(change, alpha=length)
+        solution += np.multiply(direction, length, out=scratch)
+        residual -= np.multiply(change, length, out=scratch)
     raise PyfaceError(
         "Poisson's equation has no solution here: the pictures are not finite, or the mask leaves nothing to "
         "fit to. Check them, or blend with 'multiband' or 'alpha'."
     )
 
 
-def _dot(a: Tensor, b: Tensor) -> float:
-    return float(torch.dot(a.view(-1), b.view(-1)))
+def _dot(a: Field, b: Field) -> float:
+    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1)))
 
 
-def _neighbours(field: Tensor) -> Tensor:
-    """Sum of the four neighbours of each pixel within the rim."""
-    total = field[:, :-2, 1:-1] + field[:, 2:, 1:-1]
+def _neighbours(field: Field, total: Field) -> Field:
+    """Sum of the four neighbours of each pixel within the rim, written to `total`."""
+    np.add(field[:, :-2, 1:-1], field[:, 2:, 1:-1], out=total)
     total += field[:, 1:-1, :-2]
     total += field[:, 1:-1, 2:]
     return total
@@ -111,76 +115,83 @@ class _Grid:
         count: how many neighbours each pixel has, as `mask`.
         right: what to solve for, [C, h + 2, w + 2].
         field: the answer of `cycle`, as `right`.
+        rest, around: memory to work in.
     """
 
-    def __init__(self, mask: Tensor, open_sides: tuple[bool, bool, bool, bool], channels: int) -> None:
+    def __init__(self, mask: Field, open_sides: tuple[bool, bool, bool, bool], channels: int) -> None:
         height, width = mask.shape[0] - 2, mask.shape[1] - 2
         self.mask = mask
-        self.count = torch.full_like(mask, 4.0)
+        self.count = np.full_like(mask, 4.0)
         top, bottom, left, right = open_sides
         self.count[1] -= top
         self.count[height] -= bottom
         self.count[:, 1] -= left
         self.count[:, width] -= right
-        self.count.clamp_(min=1.0)
-        self.step = (mask / self.count)[1:-1, 1:-1].contiguous()
-        self.right = mask.new_zeros(channels, height + 2, width + 2)
-        self.field = torch.zeros_like(self.right)
+        np.maximum(self.count, 1.0, out=self.count)
+        self.step = np.ascontiguousarray((mask / self.count)[1:-1, 1:-1])
+        self.right, self.field, self.rest = (
+            np.zeros((channels, height + 2, width + 2), np.float32) for _ in range(3)
+        )
+        self.around = np.zeros((channels, height, width), np.float32)
         self.open_sides = open_sides
         self.coarser: _Grid | None = None
         if min(height, width) > _COARSEST:
-            half = mask.new_zeros((height + 1) // 2 + 2, (width + 1) // 2 + 2)
-            half[1:-1, 1:-1] = mask[1:-1:2, 1:-1:2]
+            half = np.pad(mask[1:-1:2, 1:-1:2], 1)
             if half.any():
                 self.coarser = _Grid(half, open_sides, channels)
 
-    def cycle(self) -> Tensor:
+    def cycle(self) -> Field:
         """About the solution for `right`: one symmetric V-cycle, two damped Jacobi steps on either side."""
         inner = self.field[:, 1:-1, 1:-1]
         right = self.right[:, 1:-1, 1:-1]
-        torch.mul(right, self.step, out=inner)
+        np.multiply(right, self.step, out=inner)
         inner *= _DAMPING[0]
         self._smooth(inner, right, _DAMPING[1:] if self.coarser else _DAMPING[1:] + 3 * _DAMPING)
         if self.coarser is not None:
-            rest = torch.zeros_like(self.right)
-            error = rest[:, 1:-1, 1:-1]
-            torch.addcmul(right, inner, self.count[1:-1, 1:-1], value=-1.0, out=error)
-            error += _neighbours(self.field)
+            error = self.rest[:, 1:-1, 1:-1]
+            np.multiply(inner, self.count[1:-1, 1:-1], out=error)
+            np.subtract(_neighbours(self.field, self.around), error, out=error)
+            error += right
             error *= self.mask[1:-1, 1:-1]
-            self._restrict(rest, self.coarser)
+            self._restrict(self.rest, self.coarser)
             self._prolong(self.coarser.cycle(), inner)
             self._smooth(inner, right, _DAMPING[::-1])
         return self.field
 
-    def _smooth(self, inner: Tensor, right: Tensor, dampings: tuple[float, ...]) -> None:
+    def _smooth(self, inner: Field, right: Field, dampings: tuple[np.float32, ...]) -> None:
         for damping in dampings:
-            total = _neighbours(self.field)
+            total = _neighbours(self.field, self.around)
             total += right
             total *= self.step
-            inner.mul_(1.0 - damping).add_(total, alpha=damping)
+            total *= damping
+            inner *= np.float32(1.0) - damping
+            inner += total
 
-    def _restrict(self, fine: Tensor, coarser: _Grid) -> None:
+    def _restrict(self, fine: Field, coarser: _Grid) -> None:
         """Give the coarser grid what is left to solve: full weighting, the adjoint of `_prolong`."""
         height, width = coarser.right.shape[1] - 2, coarser.right.shape[2] - 2
         rows = fine[:, 0::2][:, :height] + fine[:, 2::2][:, :height]
-        rows = fine[:, 1::2][:, :height].add(rows, alpha=0.5)
+        rows *= 0.5
+        rows += fine[:, 1::2][:, :height]
         if self.open_sides[1] and fine.shape[1] % 2 == 0:
             rows[:, -1] += fine[:, -2] * 0.5
         total = rows[..., 0::2][..., :width] + rows[..., 2::2][..., :width]
-        total = rows[..., 1::2][..., :width].add(total, alpha=0.5)
+        total *= 0.5
+        total += rows[..., 1::2][..., :width]
         if self.open_sides[3] and fine.shape[2] % 2 == 0:
             total[..., -1] += rows[..., -2] * 0.5
-        torch.mul(total, coarser.mask[1:-1, 1:-1], out=coarser.right[:, 1:-1, 1:-1])
+        np.multiply(total, coarser.mask[1:-1, 1:-1], out=coarser.right[:, 1:-1, 1:-1])
 
-    def _prolong(self, coarse: Tensor, inner: Tensor) -> None:
+    def _prolong(self, coarse: Field, inner: Field) -> None:
         """Add the coarser grid's answer, linear between its pixels."""
         height, width = inner.shape[1:]
-        wide = coarse.new_empty(len(coarse), coarse.shape[1], width)
+        wide = np.empty((len(coarse), coarse.shape[1], width), np.float32)
         wide[..., 0::2] = coarse[..., 1:-1]
         wide[..., 1::2] = (coarse[..., 1:-1] + coarse[..., 2:])[..., : width // 2] * 0.5
         if self.open_sides[3] and width % 2 == 0:  # beyond an open side stands the same value again
             wide[..., -1] = coarse[..., -2]
-        between = (wide[:, 1:-1] + wide[:, 2:])[:, : height // 2] * 0.5
+        between = (wide[:, 1:-1] + wide[:, 2:])[:, : height // 2]
+        between *= 0.5
         if self.open_sides[1] and height % 2 == 0:
             between[:, -1] = wide[:, -2]
         inner[:, 0::2] += wide[:, 1:-1]

@@ -45,6 +45,7 @@ _BUILT_IN: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
 _BUILT_IN["embedder"] = {
     "default": "pyface.faces.embed:dlib",
     "dlib": "pyface.faces.embed:dlib",
+    "dlib-rendered": "pyface.faces.embed:dlib_rendered",
     "dlib-resnet": "pyface.faces.embed:dlib",
     "recognition-64": "pyface.faces.embed:recognition_64",
     ".dat": "pyface.faces.embed:dlib",
@@ -66,12 +67,15 @@ _BUILT_IN["attributes"] = {
 _BUILT_IN["detector"] = {
     "default": "pyface.faces.blazeface:load_blazeface",
     "blazeface": "pyface.faces.blazeface:load_blazeface",
+    "centerface": "pyface.faces.onnx_detectors:load_centerface",
+    ".onnx": "pyface.faces.onnx_detectors:OnnxDetector",
 }
 _BUILT_IN["landmarker"] = {
     "default": "pyface.faces.mesh:load_facemesh",
     "facemesh": "pyface.faces.mesh:load_facemesh",
 }
 _BUILT_IN["action_units"] = {
+    "default": "pyface.faces.action_units:NetworkActionUnits",
     "mesh": "pyface.faces.action_units:MeshActionUnits",
     ".safetensors": "pyface.faces.action_units:NetworkActionUnits",
 }
@@ -91,8 +95,16 @@ def register(kind: str, name: str, factory: Factory) -> None:
 
 
 def model_names(kind: str) -> list[str]:
-    """Names that `load_<kind>` knows, and endings of files."""
-    return sorted({*_BUILT_IN[_checked_kind(kind)], *_REGISTERED[kind], *_entry_points(kind)})
+    """Names that `load_<kind>` knows, with those of `pyface models add`, and endings of files."""
+    from pyface.faces import model_store
+
+    added = (entry for entry in model_store.model_entries().values() if not entry.shipped)
+    return sorted(code_names(_checked_kind(kind)) | {entry.name for entry in added if entry.kind == kind})
+
+
+def code_names(kind: str) -> set[str]:
+    """Names and endings of the kind that code stands for; they go before models of the store."""
+    return {*_BUILT_IN[kind], *_REGISTERED[kind], *_entry_points(kind)}
 
 
 def load_detector(name: str | os.PathLike[str] = "default", **options: Any) -> Detector:
@@ -127,11 +139,12 @@ def load_features(name: str | os.PathLike[str] = "default", **options: Any) -> F
 
 def _load(kind: str, name: str | os.PathLike[str], options: dict[str, Any]) -> Any:
     text = os.fspath(name)
-    factory = _factory(kind, text)
+    factory = None if text.startswith(".") else _factory(kind, text)
     if factory is not None:
         made = factory(**options)
     else:
         path, options = _file_and_options(kind, text, options)
+        added = path != Path(text)
         factory = _factory(kind, path.suffix.lower()) if path.suffix else None
         if factory is None or not (path.is_file() or path.parent != Path()):
             raise ValueRangeError(
@@ -139,6 +152,8 @@ def _load(kind: str, name: str | os.PathLike[str], options: dict[str, Any]) -> A
                 "(a name with a dot stands for files of that ending)."
             )
         made = factory(path, **options)
+        if added:
+            made.name = text  # by which reports find its licence
     if not isinstance(made, protocols()[kind]):
         raise ValueRangeError(
             f"{text!r} gives a {type(made).__name__}, which is no {protocols()[kind].__name__} "

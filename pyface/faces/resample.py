@@ -9,6 +9,7 @@ sharp rendered faces of 128 pixels that keeps 41 dB or more, where bicubic readi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,8 @@ def resample(
     do not alias; k is the number of pixels that one becomes, rounded.
 
     Args:
-        picture: float [C, H, W].
+        picture: [C, H, W], floating point or uint8; the latter gives float32. Only what the result shows of
+            it is converted.
         matrix: [2, 3], picture -> result, pixel centres at +0.5.
         size: height and width of the result.
         mode: "sharp" as above, or "bilinear".
@@ -54,6 +56,7 @@ def resample(
     block = max(round(scale_of(back)), 1)
     corners = transform_points(back, [(0, 0), (width, 0), (0, height), (width, height)])
     picture, left, top = _around(picture, corners, block)
+    picture = picture if picture.is_floating_point() else picture.float()
     back[:, 2] -= (left, top)
     rows, columns = picture.shape[1:]
     if block > 1:
@@ -61,10 +64,12 @@ def resample(
         picture = F.avg_pool2d(F.pad(picture[None], extra, mode="replicate"), block)[0]
         back /= block
     rows, columns = picture.shape[1:]
-    across, down, shift = (back * [[2.0 / columns], [2.0 / rows]]).T
-    x = np.arange(width)[None, :, None] + 0.5
-    y = np.arange(height)[:, None, None] + 0.5
-    grid = torch.from_numpy(across * x + down * y + (shift - 1.0)).to(picture.dtype)
+    to_grid = back * [[2.0 / columns], [2.0 / rows]] - [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+    grid = picture.new_empty(height, width, 2)
+    for axis, (across, down, shift) in enumerate(to_grid):
+        x = torch.from_numpy(across * (np.arange(width) + 0.5)).to(picture.dtype)
+        y = torch.from_numpy(down * (np.arange(height) + 0.5) + shift).to(picture.dtype)
+        torch.add(x[None], y[:, None], out=grid[..., axis])
     doubled = mode == "sharp" and block == 1
     return F.grid_sample(
         (_doubled(picture) if doubled else picture)[None],
@@ -86,42 +91,37 @@ def _half_band() -> list[float]:
 def _doubled(picture: Tensor) -> Tensor:
     """The pixels at odd places as they were, new ones between and around them: [C, 2 H + 1, 2 W + 1].
 
-    Edges are mirrored, so that the outermost new pixels lie on them.
+    Edges are mirrored, so that the outermost new pixels lie on them. By NumPy, in bands that fit a cache:
+    many short operations, which threads would only hold up.
     """
     channels, height, width = picture.shape
-    doubled = picture.new_empty(channels, 2 * height + 1, 2 * width + 1)
-    wide = _mirrored(_mirrored(picture, 1), 2)
+    wide = np.pad(picture.numpy(), ((0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="symmetric")
+    doubled = np.empty((channels, 2 * height + 1, 2 * width + 1), wide.dtype)
     weights = _half_band()
     for channel in range(channels):
         for top in range(0, height, _BAND):
             count = min(_BAND, height - top)
             band = wide[channel, top : top + count + 2 * _REACH]
-            rows = band.new_empty(band.shape[0], 2 * width + 1)
+            rows = np.empty((len(band), 2 * width + 1), wide.dtype)
             rows[:, 1::2] = band[:, _REACH : _REACH + width]
-            rows[:, 0::2] = _between(band, weights, 1)
+            rows[:, 0::2] = _between(band.T, weights).T
             target = doubled[channel, 2 * top : 2 * (top + count) + 1]
             target[1::2] = rows[_REACH : _REACH + count]
-            target[0::2] = _between(rows, weights, 0)
-    return doubled
+            target[0::2] = _between(rows, weights)
+    return torch.from_numpy(doubled)
 
 
-def _between(band: Tensor, weights: list[float], axis: int) -> Tensor:
-    """The values before, between and after all but _REACH pixels on either side of an axis."""
-    count = band.shape[axis] - 2 * _REACH + 1
-    total = torch.zeros(())
-    for step, weight in enumerate(weights):
-        pair = band.narrow(axis, _REACH - 1 - step, count) + band.narrow(axis, _REACH + step, count)
-        total = total.add_(pair, alpha=weight) if step else pair.mul_(weight)
+def _between(band: npt.NDArray[Any], weights: list[float]) -> npt.NDArray[Any]:
+    """The values before, between and after all rows but _REACH on either side."""
+    count = len(band) - 2 * _REACH + 1
+    total = band[_REACH - 1 : _REACH - 1 + count] + band[_REACH : _REACH + count]
+    total *= weights[0]
+    pair = np.empty_like(total)
+    for step in range(1, _REACH):
+        np.add(band[_REACH - 1 - step :][:count], band[_REACH + step :][:count], out=pair)
+        pair *= weights[step]
+        total += pair
     return total
-
-
-def _mirrored(picture: Tensor, axis: int) -> Tensor:
-    """Continued by _REACH pixels beyond both ends of an axis; the outermost pixel comes twice."""
-    length = picture.shape[axis]
-    index = np.arange(-_REACH, length + _REACH) % (2 * length)
-    return picture.index_select(
-        axis, torch.from_numpy(np.where(index < length, index, 2 * length - 1 - index))
-    )
 
 
 def _around(picture: Tensor, corners: npt.NDArray[np.float64], block: int) -> tuple[Tensor, int, int]:

@@ -152,9 +152,7 @@ class FaceReconstructor:
     def _mask(self, face: ExtractedFace) -> npt.NDArray[np.uint8]:
         if self.feather is None and self.erode == 0.0:
             return face.mask
-        feather = (
-            edge_width(_shares(face.mask)) if self.feather is None else self.feather * face.size
-        )
+        feather = edge_width(_shares(face.mask)) if self.feather is None else self.feather * face.size
         return shrink_mask(face.mask, self.erode * face.size, feather)
 
     def _put(self, canvas: Photo, original: Photo, face: ExtractedFace, crop: Tensor) -> None:

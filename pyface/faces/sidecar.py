@@ -23,7 +23,7 @@ from pyface.faces.photos import read_photo
 from pyface.io.atomic import make_folder, write_text
 from pyface.io.images import read_image, write_image
 
-__all__ = ["FORMAT", "SavedFaces", "read_faces", "same_file", "sidecars", "write_faces"]
+__all__ = ["FORMAT", "SavedFaces", "read_faces", "read_source", "same_file", "sidecars", "write_faces"]
 
 FORMAT = "pyface-extracted-faces"
 _VERSION = 1
@@ -61,21 +61,24 @@ def write_faces(
         faces: none is fine.
 
     Raises:
-        DataError: the folder cannot be written, or holds a crop of this photograph that was edited.
+        DataError: the folder cannot be written, or holds a crop or mask of this photograph that was edited,
+            or another picture of such a name.
     """
     path = _sidecar(Path(out), name)
     folder = make_folder(path.parent)
-    _refuse_edited(path)
+    _remove_unedited(path)
     records = []
     for number, face in enumerate(faces):
         crop, mask = f"{Path(name).name}.{number}.png", f"{Path(name).name}.{number}.mask.png"
-        write_image(folder / crop, face.image, sync=False)
-        write_image(folder / mask, face.mask, sync=False)
+        _write_new(folder / crop, face.image)
+        _write_new(folder / mask, face.mask)
         records.append(
             {
                 "crop": crop,
                 "mask": mask,
+                "size": face.size,
                 "sha256": _sha256(folder / crop),
+                "mask_sha256": _sha256(folder / mask),
                 "matrix": face.matrix.tolist(),
                 "template": face.template,
                 "landmarks": {
@@ -114,7 +117,12 @@ def read_faces(sidecar: str | os.PathLike[str]) -> SavedFaces:
             crop_file = _beside(path, record["crop"])
             crop = read_photo(crop_file) if crop_file.exists() else None
             edited = crop is not None and _sha256(crop_file) != record["sha256"]
-            size = len(mask)
+            size = int(record["size"])
+            if mask.shape != (size, size):
+                raise DataError(
+                    f"{path.parent / record['mask']} must be {size} x {size} pixels, as it was extracted; it "
+                    f"is {mask.shape[1]} x {mask.shape[0]}. Only crops may have another size."
+                )
             landmarks = {s: np.array(p, np.float32) for s, p in record["landmarks"].items()}
             height, width = content["photo_size"]
             fits = crop is not None and crop.shape[:2] == mask.shape
@@ -125,6 +133,19 @@ def read_faces(sidecar: str | os.PathLike[str]) -> SavedFaces:
         return SavedFaces(Path(content["photo"]), content["name"], content["sha256"], faces, crops)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, error) from error
+
+
+def read_source(sidecar: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Where the photograph of `read_faces` was, and its name; none of its pictures is read.
+
+    Raises:
+        DataError: the file is no such file or is damaged.
+    """
+    content = _content(Path(sidecar))
+    try:
+        return Path(content["photo"]), str(content["name"])
+    except (KeyError, TypeError) as error:
+        raise _damaged(Path(sidecar), error) from error
 
 
 def sidecars(folder: str | os.PathLike[str]) -> list[Path]:
@@ -157,17 +178,34 @@ def _beside(sidecar: Path, name: str) -> Path:
     return sidecar.parent / name
 
 
-def _refuse_edited(sidecar: Path) -> None:
-    """Do not write over somebody's work."""
+def _remove_unedited(sidecar: Path) -> None:
+    """Make room for another extraction, unless somebody's work would go with the one before."""
     if not sidecar.exists():
         return
-    for record in _content(sidecar).get("faces", []):
-        crop = _beside(sidecar, str(record.get("crop")))
-        if crop.exists() and _sha256(crop) != record.get("sha256"):
+    files = [
+        (_beside(sidecar, str(record.get(kind))), record.get(sum_of))
+        for record in _content(sidecar).get("faces", [])
+        for kind, sum_of in (("crop", "sha256"), ("mask", "mask_sha256"))
+    ]
+    present = [(file, wanted) for file, wanted in files if file.exists()]
+    for file, wanted in present:
+        if _sha256(file) != wanted:
             raise DataError(
-                f"{crop} was edited since it was extracted and would be lost; restore it first, remove "
+                f"{file} was edited since it was extracted and would be lost; restore it first, remove "
                 "it, or extract into another folder"
             )
+    sidecar.unlink()
+    for file, _ in present:
+        file.unlink()
+
+
+def _write_new(path: Path, pixels: Photo) -> None:
+    """Write a picture, but not over another one, such as a photograph of that name."""
+    if path.exists() and not np.array_equal(read_image(path), pixels):
+        raise DataError(
+            f"{path} is there already and belongs to no extraction; remove it or choose another folder"
+        )
+    write_image(path, pixels, sync=False)
 
 
 def _content(path: Path) -> dict[str, Any]:

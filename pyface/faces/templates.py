@@ -4,7 +4,7 @@
 |---|---|
 | `arcface112` | least squares to five points, the framing of ArcFace networks |
 | `dlib150` | least squares to five points, the chips of dlib's recognition network |
-| `rendered` | least squares to five points, the framing of rendered faces and of `recognition-64` |
+| `rendered` | the framing of rendered faces and of `recognition-64`: five points, the head in the middle |
 | `ffhq` | the square of the FFHQ dataset around eyes and mouth |
 | `eyes` | eyes level and at fixed places |
 | `mouth` | around the mouth, placed by eyes and nose alone |
@@ -48,17 +48,23 @@ ARCFACE_POINTS = np.array(
 )
 
 # The same five points in 150 x 150 pixels, centres at +0.5. dlib (`get_face_chip`, size 150, padding 0.25)
-# lays 33 of 68 points by least squares on a mean face. That face was fitted to chips that it cuts of landmarks
-# moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
+# lays 33 of 68 points by least squares on a mean face. That face was fitted to the chips that dlib cuts of
+# landmarks moved at random; these are the means of its eyes, its nose tip and the corners of its mouth.
 DLIB_POINTS = np.array(
     [[47.549, 46.599], [100.476, 46.599], [74.013, 76.562], [50.415, 103.023], [97.610, 103.023]]
 )
 
-# Where they lie on average in rendered pictures of 64 x 64 pixels that look into the camera (yaw below 0.2).
-_RENDERED_POINTS = [[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]]
+# Where they lie on average in rendered pictures of 64 x 64 pixels that look into the camera (yaw below 0.2),
+# and how far the middle of the head moves against them for each pixel that the tip of the nose does: least
+# squares over 1500 rendered faces, R2 0.98 across and 0.33 down.
+_RENDERED_POINTS = np.array([[23.87, 28.61], [40.13, 28.61], [32.0, 37.77], [25.50, 44.71], [38.50, 44.71]])
+_RENDERED_HEAD = np.array([2.80, 1.06])
 
 _EYE_X, _EYE_Y = 0.35, 0.4  # image-left eye in the template "eyes", as shares of the side
-_MOUTH_DOWN, _MOUTH_HALF = 1.65, 0.95  # of the template "mouth", in lengths from between the eyes to the nose
+# Of the template "mouth", in lengths from between the eyes to the tip of the nose. Sideways the mouth
+# follows the nose, which stands out further, by half: with all of it, 44 % of renders in natural poses have
+# a corner of the mouth outside of the frame, so 7 %.
+_MOUTH_DOWN, _MOUTH_ASIDE, _MOUTH_HALF = 1.65, 0.5, 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Template:
     name: str
     fit: Callable[[Points, int], Matrix]
     scheme: str = "5pt"
-    sources: tuple[str, ...] = ("5pt", "ibug68", "mesh468")
+    sources: tuple[str, ...] = ("5pt", "ibug68", "mesh468", "blazeface6")
     border: str = "constant"
 
     def matrix(self, points: npt.ArrayLike, size: int) -> Matrix:
@@ -193,6 +199,19 @@ def _arcface(points: Points, size: int) -> Matrix:
     return similarity(points, arcface_points(size))
 
 
+def _rendered(points: Points, size: int) -> Matrix:
+    """Least squares to the five points, then shifted so that the head, not the face, is in the middle.
+
+    In a rendered picture the head stays where it is when it turns, and the face moves over it: the nose,
+    which stands out, goes farther than eyes and mouth, and tells how far.
+    """
+    places = _RENDERED_POINTS * (size / 64)
+    matrix = similarity(points, places)
+    nose = matrix[:, :2] @ points[2] + matrix[:, 2]
+    matrix[:, 2] += _RENDERED_HEAD * (nose - places[2])
+    return matrix
+
+
 def _ffhq(points: Points, size: int) -> Matrix:
     """The square of `ffhq_quad` onto the crop."""
     quad, side = ffhq_quad(points)
@@ -205,15 +224,19 @@ def _eyes(points: Points, size: int) -> Matrix:
 
 
 def _mouth(points: Points, size: int) -> Matrix:
-    """Around eye-mid + 1.65 (nose - eye-mid), half a side 0.95 |nose - eye-mid|, the eyes level.
+    """The eyes level, half a side 0.95 |n|, n from between the eyes to the tip of the nose.
 
-    Neither point of the mouth takes part, so a smile, which moves them, does not move the frame.
+    The middle is 1.65 times the part of n across the line of the eyes below it, and 0.5 times the part along
+    that line beside it. Neither point of the mouth takes part, so a smile, which moves them, does not move
+    the frame.
     """
     between = points[:2].mean(0)
-    down = points[2] - between
-    return _framed(
-        between + _MOUTH_DOWN * down, points[1] - points[0], _MOUTH_HALF * float(np.linalg.norm(down)), size
-    )
+    nose, right = points[2] - between, points[1] - points[0]
+    if not right.any():
+        raise _no_frame("the eyes lie in one place")
+    aside = (nose @ right) / (right @ right) * right
+    centre = between + _MOUTH_ASIDE * aside + _MOUTH_DOWN * (nose - aside)
+    return _framed(centre, right, _MOUTH_HALF * float(np.linalg.norm(nose)), size)
 
 
 def _mouth_seed(points: Points, size: int) -> Matrix:
@@ -274,8 +297,8 @@ _TEMPLATES: dict[str, Template] = {}
 for _template in (
     Template("arcface112", _arcface),
     point_template("dlib150", DLIB_POINTS, 150),
-    point_template("rendered", _RENDERED_POINTS, 64),
-    Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt"), border="ffhq"),
+    Template("rendered", _rendered),
+    Template("ffhq", _ffhq, sources=("ibug68", "mesh468", "5pt", "blazeface6"), border="ffhq"),
     Template("eyes", _eyes),
     Template("mouth", _mouth),
     Template("mouth_seed", _mouth_seed),

@@ -91,7 +91,7 @@ def _same(source: str, other: str) -> bool:
     """Whether two sources show the same people: one place, and not two parts of it."""
     (_, first, path), (_, second, place) = parse_named(source), parse_named(other)
     parts = first.get("split"), second.get("split")
-    apart = None not in parts and parts[0] != parts[1]
+    apart = not {None, "all"} & set(parts) and parts[0] != parts[1]
     return Path(path).resolve() == Path(place).resolve() and not apart
 
 

@@ -86,7 +86,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         raise DataError(f"cannot write {target}: {_ADVICE[errno.EISDIR]}")
     try:
         handle, name = tempfile.mkstemp(
-            prefix=f".{target.stem[:80]}.", suffix=target.suffix, dir=target.parent
+            prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
         raise _data_error(target, error) from error

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from pyface.errors import DataError, ShapeError
 from pyface.io.atomic import atomic_write
@@ -38,7 +38,7 @@ MAX_PIXELS = (
 )  # larger than any face picture; a small file that claims more is an attack or a mistake
 
 
-def read_image(source: str | os.PathLike[str] | bytes) -> Pixels:
+def read_image(source: str | os.PathLike[str] | bytes, *, upright: bool = False) -> Pixels:
     """Pixels of an image file: uint8, [H, W] when it is grey, [H, W, 3] when it has colours.
 
     Palettes are resolved and an alpha channel is dropped; 16-bit grey is scaled to 8 bits. Only PNG, JPEG
@@ -46,11 +46,15 @@ def read_image(source: str | os.PathLike[str] | bytes) -> Pixels:
 
     Args:
         source: a path, or the bytes of the file.
+        upright: turn it as the camera noted (EXIF orientation), as viewers show it. Pictures of datasets have
+            none, and their annotations refer to the pixels as stored.
 
     Raises:
         DataError: the file is missing, damaged, too large, or of another kind.
     """
     with _opened(source) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
         if image.mode in _DEEP_GREY:
             return np.clip(np.asarray(image).astype(np.int64) // 257, 0, 255).astype(np.uint8)
         return np.array(image.convert("L" if image.mode in _GREY else "RGB"))
@@ -117,7 +121,12 @@ def _check_pixels(pixels: Any, name: str) -> Pixels:
 
 
 def write_image(
-    path: str | os.PathLike[str], pixels: npt.ArrayLike, *, quality: int = 95, sync: bool = True
+    path: str | os.PathLike[str],
+    pixels: npt.ArrayLike,
+    *,
+    quality: int = 95,
+    compression: int = 6,
+    sync: bool = True,
 ) -> None:
     """Write pixels to a .png, .jpg or .webp file; the file is there whole or not at all.
 
@@ -125,6 +134,7 @@ def write_image(
         path: its suffix chooses the format.
         pixels: uint8 [H, W], [H, W, 1] or [H, W, 3].
         quality: of JPEG and WebP, 1 to 100; 100 makes WebP lossless.
+        compression: of PNG, 0 to 9; 4 takes about half the time of 6, for files some 5 % larger.
         sync: as in `atomic_write`.
 
     Raises:
@@ -137,6 +147,8 @@ def write_image(
         raise DataError(f"cannot write {target}: the suffix must be one of {', '.join(_FORMATS)}")
     image = Image.fromarray(_check_pixels(pixels, "pixels"))
     options: dict[str, Any] = {"quality": quality, "lossless": quality >= 100} if kind == "WEBP" else {}
+    if kind == "PNG":
+        options = {"compress_level": compression}
     if kind == "JPEG":
         options = {"quality": quality, "subsampling": 0}
     with atomic_write(target, sync=sync) as temporary:

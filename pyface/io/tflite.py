@@ -132,9 +132,13 @@ def read_tflite(path: str | os.PathLike[str]) -> TfliteGraph:
     """The graph of a `.tflite` file with one subgraph, weights dequantised: float16 and int8 become float32.
 
     Raises:
-        CheckpointError: not such a file, damaged, or with an operation or number format unknown here.
+        CheckpointError: it cannot be read, is no such file, is damaged, or has an operation or number format
+            that is unknown here.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     if data[4:8] != b"TFL3":
         raise CheckpointError(f"{path} is no TensorFlow Lite file (it has no TFL3 mark).")
     try:

@@ -9,6 +9,7 @@ from pyface.models.patch_critic import PatchCritic, PatchCriticConfig
 from pyface.models.recognition import FaceRecognition, RecognitionConfig
 from pyface.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, nvidia_name_map
 from pyface.models.stylegan2_config import DiscriminatorConfig, GeneratorConfig
+from pyface.models.truncation import bake_truncation
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,6 +30,7 @@ __all__ = [
     "RecognitionConfig",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "bake_truncation",
     "create",
     "find_checkpoint",
     "load",

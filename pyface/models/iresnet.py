@@ -213,7 +213,7 @@ def _config_of(path: Path, tensors: Mapping[str, Tensor]) -> IResNetConfig:
     for stage in range(1, 5):
         found = {int(m[1]) for name in shapes if (m := re.match(rf"layer{stage}\.(\d{{1,4}})\.", name))}
         blocks.append(len(found))
-        channels.append(shapes.get(f"layer{stage}.0.conv2.weight", (0,))[0])
+        channels.append(next(iter(shapes.get(f"layer{stage}.0.conv2.weight", ())), 0))
     full = shapes.get("fc.weight", ())
     if 0 in blocks or 0 in channels or len(full) != 2 or sum(blocks) > 1000:
         raise CheckpointError(

@@ -57,6 +57,7 @@ class PatchCriticConfig(Config):
 class PatchCritic(nn.Module):
     """Logits [N, 1, H / 2^layers, W / 2^layers], each above 0 where its patch is taken for real.
 
+    >>> import torch
     >>> D = PatchCritic(PatchCriticConfig(32, channel_base=256, channel_max=16))
     >>> D(torch.zeros(4, 3, 32, 32)).shape
     torch.Size([4, 1, 4, 4])

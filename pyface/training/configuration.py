@@ -302,7 +302,7 @@ def _allowed(kind: Any) -> str:
 def changes(recipe: type, stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """{field: (stored value, given value)} of what a resumed run does otherwise than it did before.
 
-    stored: the recipe of the resume file as `plain` wrote it. given: what is asked for now.
+    stored: the recipe of the resume file as `plain` wrote it. given: what this call asks for.
     Raises CheckpointError, naming the fields, where one that must not change is given another value.
     """
     known = settings(recipe)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from pyface.errors import TrainingError, ValueRangeError
 from pyface.training.watchdog import Member, Watchdog
 
-__all__ = ["ProcessRanks", "Ranks", "join_ranks"]
+__all__ = ["ProcessRanks", "Ranks", "end_process", "join_ranks"]
 
 
 class Ranks:
@@ -203,7 +203,7 @@ class ProcessRanks(Ranks):
                 self.watchdog.linger()
             self.watchdog.stop()
             if self.device.type == "cuda":  # NCCL would wait for its partners when it is taken down
-                atexit.register(_exit_now)
+                atexit.register(end_process, 1)
 
     def _gather(self, text: str) -> list[str]:
         """The text of every process, by rank."""
@@ -221,10 +221,16 @@ class ProcessRanks(Ranks):
         return [bytes(t[: int(n)].tolist()).decode(errors="replace") for t, n in pairs]
 
 
-def _exit_now() -> None:
+def end_process(status: int) -> NoReturn:
+    """End this process without taking the interpreter down.
+
+    For processes of a run whose work is done: threads that are still in C++ when the interpreter ends can
+    abort it ("terminate called without an active exception", seen once in some forty runs), and torchrun
+    would call the whole run failed.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(status)
 
 
 def _as_flat(tensors: Sequence[Tensor], exchange: Callable[[Tensor], None]) -> None:

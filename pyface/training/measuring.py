@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from pyface.errors import BackendError
+from pyface.training.allocator import keep_freed_memory
 from pyface.training.configuration import from_plain, plain
 from pyface.training.plan import recipe_of
 from pyface.training.recipes import recipe_named
@@ -84,6 +85,7 @@ def high_water() -> int:
 
 
 def _run(task: dict[str, Any]) -> MeasuredPeak:
+    keep_freed_memory()  # as pyface train does
     torch.set_num_threads(task["threads"])
     recipe = recipe_named(task["recipe"])
     config, build = from_plain(recipe.config, task["values"]), recipe.build

@@ -12,6 +12,7 @@ from pyface import cli
 from pyface.data import MTFL
 from pyface.data.writing_ckplus import write_ckplus
 from pyface.data.writing_mtfl import write_mtfl
+from pyface.errors import PyfaceError
 from pyface.io.images import write_image
 
 
@@ -40,7 +41,7 @@ def test_balance_of_pictures_and_people(mtfl):
 
 
 def test_json_columns_options_and_problems(mtfl, tmp_path):
-    result = run(mtfl, "--json", "--columns", "smile,pose", "--option", "split=testing")
+    result = run(f"mtfl:split=testing:{mtfl}", "--json", "--columns", "smile,pose")
     told = json.loads(result.output)
     assert (told["pictures"], told["people"], told["layout"]) == (6, 2, "mtfl")
     assert set(told["balance"]) == {"smile", "pose"}
@@ -57,7 +58,7 @@ def test_json_columns_options_and_problems(mtfl, tmp_path):
 
 def test_ckplus(tmp_path):
     root = write_ckplus(tmp_path / "ck", identities=3, size=16, frames=2)
-    result = run(root, "--layout", "ckplus")
+    result = run(root)
     assert result.exit_code == 0, result.output
     assert "6 sequences of 3 people, 5 with an emotion" in result.output
     assert "not known" in result.output
@@ -72,10 +73,38 @@ def test_a_folder_and_bad_words(tmp_path):
     assert "4 (vis), people are not known" in result.output
     assert "height" in result.output
     for words, told in (
-        (("--option", "frames"), "--option takes NAME=VALUE"),
-        (("--option", "frames=all"), "ImageFolder has no option 'frames'"),
-        (("--columns", "smile"), "no column 'smile'"),
+        ([f"folder:frames=all:{tmp_path}"], "ImageFolder has no option 'frames'"),
+        ([tmp_path, "--columns", "smile"], "no column 'smile'"),
+        ([tmp_path / "gone"], "gone does not exist"),
     ):
-        result = run(tmp_path, *words)
-        assert result.exit_code == 1
+        result = run(*words)
+        assert isinstance(result.exception, PyfaceError)
         assert told in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("frames=3", "frames must be peak"),
+        ("action_units=smile", "action_units must be numbers or names"),
+        ("size=64.5,crop=square", "size needs a whole number; got '64.5'"),
+        ("verify=maybe", "verify needs yes or no; got 'maybe'"),
+        ("crop=12", "crop must be None or one of"),
+        ("on_problem=ignore", "on_problem must be"),
+    ],
+)
+def test_a_bad_option_is_one_line(tmp_path, options, told):
+    root = write_ckplus(tmp_path / "ck", identities=1, sequences=1, size=16, frames=2)
+    result = run(f"ckplus:{options}:{root}")
+    assert isinstance(result.exception, PyfaceError)
+    assert told in str(result.exception)
+
+
+def test_options_are_read_as_what_they_are(tmp_path):
+    root = write_ckplus(tmp_path / "ck", identities=1, sequences=1, size=16, frames=2)
+    peak = next(root.rglob("*2.png"))
+    peak.write_bytes(peak.read_bytes()[:-30])
+    told = json.loads(run(f"ckplus:frames=all,action_units=12+AU25,verify=no:{root}", "--json").output)
+    assert told["labels"] == ["AU12_present", "AU25_present"]
+    assert told["pictures"] == 2  # "no" is not read as a word that is true
+    assert json.loads(run(f"ckplus:frames=all,verify=yes:{root}", "--json").output)["pictures"] == 1

@@ -10,7 +10,7 @@ import torch
 
 from pyface.data import MTFL, CKPlus, draw_faces
 from pyface.data.cropping import Crop, middle_picture, square_picture
-from pyface.data.mtfl import HALF_PIXEL
+from pyface.data.photographs import HALF_PIXEL
 from pyface.data.writing_ckplus import write_ckplus
 from pyface.data.writing_mtfl import write_mtfl
 from pyface.errors import DataError, ValueRangeError

@@ -29,6 +29,7 @@ def put(root, *names):
 def test_layouts_are_recognised(tmp_path):
     assert layout_of(put(tmp_path / "a", "1.png", "2.png")) == "folder"
     assert layout_of(put(tmp_path / "b", "VIS/1_1.png", "NIR/1_1.png")) == "spectra"
+    assert layout_of(put(tmp_path / "b", "VIS/index.txt")) == "spectra"  # what is no picture says nothing
     assert layout_of(put(tmp_path / "c", "VIS/1_1.png", "NIR/1_1.png", "labels.jsonl")) == "folder"
     assert layout_of(put(tmp_path / "d", "VIS/1.png", "NIR/1.png")) == "folder"
     assert layout_of(put(tmp_path / "e", "training.txt", "AFLW/1.png")) == "folder"  # no such lines in it
@@ -47,6 +48,8 @@ def test_datasets_are_opened(tmp_path):
     both = put(tmp_path / "both", "VIS/1_1.png", "NIR/1_1.png")
     assert isinstance(open_dataset(both), PairedSpectra)
     assert type(open_dataset(both, "folder")) is ImageFolder
+    one = open_named(f"folder:spectra=nir,cache=yes:{both}")
+    assert (one.spectra, len(one)) == (("nir",), 1)
     with pytest.raises(ValueRangeError, match=r"CKPlus has no option 'frame'; it has frames, action_units"):
         open_dataset(tmp_path / "ck", frame="all")
     with pytest.raises(ValueRangeError, match="layout must be one of folder, spectra"):
@@ -82,7 +85,12 @@ def test_written_trees_are_recognised(tmp_path):
     [
         ("/data/x", None, {}, "/data/x"),
         ("celeba:/data/x", "celeba", {}, "/data/x"),
-        ("celeba:crop=centre178+15,size=64:C:/x=y", "celeba", {"crop": "centre178+15", "size": 64}, "C:/x=y"),
+        (
+            "celeba:crop=centre178+15,size=64:C:/x=y",
+            "celeba",
+            {"crop": "centre178+15", "size": "64"},
+            "C:/x=y",
+        ),
         ("ckplus:frames=last:3,crop=face:x", "ckplus", {"frames": "last:3", "crop": "face"}, "x"),
         ("other:/data/x", None, {}, "other:/data/x"),
         ("celeba:a=b", "celeba", {}, "a=b"),

@@ -130,7 +130,12 @@ def test_a_stopped_run_is_continued(official, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"layout": "x"}, "layout"), ({"pictures": "webp"}, "jpg or png"), ({"size": 64}, "178")],
+    [
+        ({"layout": "x"}, "layout"),
+        ({"pictures": "webp"}, "jpg or png"),
+        ({"size": 64}, "178"),
+        ({"workers": 0}, "workers"),
+    ],
 )
 def test_bad_options(tmp_path, options, words):
     with pytest.raises(ValueRangeError, match=words):

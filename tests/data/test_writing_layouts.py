@@ -148,6 +148,8 @@ def test_colour_and_people_by_number(tmp_path):
         {"sequences": 0},
         {"identities": []},
         {"identities": [1, 1]},
+        {"identities": [1, 2**32]},
+        {"workers": 0},
         {"unlabelled_every": -1},
     )
     for options in bad:
@@ -206,7 +208,7 @@ def test_poses_and_sizes(tmp_path):
     assert set(faces.annotations["pose"].tolist()) == {1}
     assert faces.image_shape == (16, 16, 3)
     assert not (root / "testing.txt").exists()
-    for options in ({"size": 8}, {"samples": 0}, {"identities": 0}, {"testing_every": -1}):
+    for options in ({"size": 8}, {"samples": 0}, {"identities": 0}, {"testing_every": -1}, {"workers": -1}):
         with pytest.raises(ValueRangeError):
             write_mtfl(tmp_path / "bad", **{"identities": 1, **options})
 

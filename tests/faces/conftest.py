@@ -33,16 +33,33 @@ class Renders:
         return np.linalg.norm(points - truth, axis=-1).mean(axis=1) / self.iod
 
 
-def render(count, size=256, seed=31, **overrides):
+def rendered(count, size=256, seed=31, **overrides):
     faces = ProceduralFaces(count, 1, size, spectra=("vis",), seed=seed, **overrides)
     drawn = faces.render()
     return Renders(drawn["vis"], drawn["landmarks"][:, :68], drawn["landmarks"][:, 68:])
 
 
 @pytest.fixture(scope="session")
+def render():
+    """`render(count, size=256, seed=31, **overrides)`: people with these face parameters."""
+    return rendered
+
+
+@pytest.fixture(scope="session")
+def graphs():
+    """The module `onnx_graphs` beside this file."""
+    pytest.importorskip("onnx", reason="onnx writes the graphs (extra export)")
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra faces)")
+    spec = importlib.util.spec_from_file_location("onnx_graphs", Path(__file__).with_name("onnx_graphs.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def renders():
-    """60 people as the dataset draws them."""
-    return render(60)
+    """40 people as the dataset draws them."""
+    return rendered(40)
 
 
 @pytest.fixture(scope="session")

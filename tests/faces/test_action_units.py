@@ -117,7 +117,7 @@ class TestMeshModel:
             MeshActionUnits({"AU12": MeshRule(GEOMETRY[0], 1, 1)})
 
 
-@pytest.fixture(scope="module", params=["mesh"])
+@pytest.fixture(scope="module", params=["default", "mesh"])
 def either(request):
     return load_action_units(request.param)
 

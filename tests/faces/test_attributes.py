@@ -135,10 +135,16 @@ def test_wrong_files_are_refused(model, tmp_path):
         AgeGender(gender, age)
     path = tmp_path / "net.onnx"
     path.write_bytes(b"words")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="is damaged"):
         AgeGender(path)
     with pytest.raises(CheckpointError, match="not one of fer's"):
         Expression(model("facemesh"))
+
+
+def test_files_of_ones_own_need_no_cache(model, tmp_path, monkeypatch):
+    files = [model("age-gender", name) for name in ("age-v1.onnx", "gender-v1.onnx")]
+    monkeypatch.setenv("PYFACE_HOME", str(tmp_path))
+    assert AgeGender(*files).names == ("age", "male")
 
 
 def test_what_can_be_joined(model):

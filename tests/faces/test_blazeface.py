@@ -20,6 +20,12 @@ def detector(model):
     return BlazeFace(model("blazeface"))
 
 
+@pytest.fixture(scope="module")
+def found(detector, renders):
+    """The faces of each render."""
+    return detector.detect(list(renders.images))
+
+
 def inside(face, points):
     """Whether the middle of the true five points lies in the box."""
     x, y = points.mean(axis=0)
@@ -37,18 +43,16 @@ def pasted(faces, size, places, side):
 def test_default_detector_is_blazeface(detector):
     assert isinstance(detector, Detector)
     assert isinstance(load_detector(), BlazeFace)
-    assert load_detector("blazeface", threshold=0.7).threshold == 0.7
+    assert load_detector("blazeface", max_faces=1).name == "blazeface"
 
 
-def test_every_render_has_one_face_in_its_place(detector, renders):
-    found = detector.detect(list(renders.images))
+def test_every_render_has_one_face_in_its_place(found, renders):
     single = sum(len(faces) == 1 for faces in found)
-    assert single >= 59
+    assert single >= 39
     assert all(inside(faces[0], five) for faces, five in zip(found, renders.five, strict=True) if faces)
 
 
-def test_five_points_are_near_rendered_truth(detector, renders):
-    found = detector.detect(list(renders.images))
+def test_five_points_are_near_rendered_truth(found, renders):
     points = np.stack([faces[0].landmarks["5pt"] for faces in found])
     errors = np.linalg.norm(points - renders.five, axis=-1) / renders.iod[:, None]
     assert errors.mean() < 0.085
@@ -56,9 +60,8 @@ def test_five_points_are_near_rendered_truth(detector, renders):
     assert np.percentile(errors.mean(axis=1), 95) < 0.12
 
 
-def test_batch_equals_single_pictures(detector, renders):
-    together = detector.detect(list(renders.images[:11]))
-    for image, faces in zip(renders.images[:11], together, strict=True):
+def test_batch_equals_single_pictures(detector, found, renders):
+    for image, faces in zip(renders.images[:9], found, strict=False):
         (alone,) = detector.detect([image])
         np.testing.assert_allclose(alone[0].box, faces[0].box, atol=1e-3)
         assert alone[0].score == pytest.approx(faces[0].score, abs=1e-5)
@@ -113,16 +116,16 @@ def test_face_that_fills_the_picture(detector, renders):
 
 
 def test_small_faces_of_a_group_are_found_with_smallest(model, renders):
-    side, columns, rows = 64, 12, 8
+    side, columns, rows = 48, 9, 5
     places = [(20 + 130 * i, 15 + 110 * j) for j in range(rows) for i in range(columns)]
-    faces = [renders.images[i % 60] for i in range(len(places))]
-    picture = pasted(faces, (1600, 900), places, side)
+    faces = [renders.images[i % 40] for i in range(len(places))]
+    picture = pasted(faces, (1200, 600), places, side)
     (whole,) = BlazeFace(model("blazeface")).detect([picture])
-    (tiled,) = BlazeFace(model("blazeface"), smallest=30).detect([picture])
+    (tiled,) = BlazeFace(model("blazeface"), smallest=28).detect([picture])
     assert len(whole) < 0.5 * len(places)
     centres = np.array([(face.box[:2] + face.box[2:]) / 2 for face in tiled])
     truth = np.array(
-        [renders.five[i % 60].mean(axis=0) * side / 256 + place for i, place in enumerate(places)]
+        [renders.five[i % 40].mean(axis=0) * side / 256 + place for i, place in enumerate(places)]
     )
     distance = np.linalg.norm(truth[:, None] - centres[None], axis=-1)
     assert (distance.min(axis=1) < 12).sum() >= 0.97 * len(places)
@@ -226,8 +229,8 @@ def test_files_that_are_no_blazeface(model, tmp_path):
         BlazeFace(model("facemesh")).detect([np.zeros((256, 256, 3), np.uint8)])
 
 
-def test_threads_and_pickle(detector, renders):
-    expected = [f[0].box for f in detector.detect(list(renders.images[:4]))]
+def test_threads_and_pickle(detector, found, renders):
+    expected = [faces[0].box for faces in found[:4]]
     copy = pickle.loads(pickle.dumps(detector))
     results = {}
 

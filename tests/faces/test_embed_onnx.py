@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import pickle
 
 import numpy as np
 import pytest
@@ -73,6 +74,14 @@ def test_defaults_are_those_of_arcface(tmp_path):
     assert embedder.threshold == 0.3
 
 
+def test_pickles(tmp_path):
+    """As workers that prepare photographs need it."""
+    embedder = load_embedder(write(tmp_path / "a.onnx", [2, 3, 16, 16], axes=[2, 3]), order="bgr")
+    again = pickle.loads(pickle.dumps(embedder))
+    torch.testing.assert_close(again.embed(faces()), embedder.embed(faces()))
+    assert (again.name, again.dim) == (embedder.name, embedder.dim)
+
+
 def test_outputs_are_chosen(tmp_path):
     path = write(tmp_path / "a.onnx", ["N", 3, 16, 16], axes=[2, 3], extra_output=True)
     with pytest.raises(ValueRangeError, match="output must be one of y, flat; got None"):
@@ -93,8 +102,8 @@ def test_other_files(tmp_path):
     cases = [
         (lambda: load_embedder(tmp_path / "none.onnx"), CheckpointError, "there is no file"),
         (lambda: load_embedder(damaged), CheckpointError, "damaged"),
-        (lambda: load_embedder(flat), CheckpointError, "is no embedder"),
-        (lambda: load_embedder(two), CheckpointError, "is no embedder"),
+        (lambda: load_embedder(flat), CheckpointError, "expected is one of float pictures"),
+        (lambda: load_embedder(two), CheckpointError, "expected is one of float pictures"),
         (lambda: load_embedder(whole), CheckpointError, "one vector for each"),
         (lambda: load_embedder(five), ValueRangeError, "layout must be one of none"),
         (lambda: load_embedder(good, layout="nhwc"), ValueRangeError, "layout must be one of nchw"),

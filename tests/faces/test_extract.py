@@ -11,7 +11,7 @@ from pyface.errors import ShapeError, ValueRangeError
 from pyface.faces import Face
 from pyface.faces.affine import inverse, transform_points
 from pyface.faces.align import align
-from pyface.faces.extract import FaceExtractor
+from pyface.faces.extract import ExtractedFace, FaceExtractor
 
 
 def test_landmarks_are_moved_by_the_map(party):
@@ -190,12 +190,23 @@ def test_features(party):
     assert np.abs(masked - crop.histogram(10)).max() > 0.01
 
 
-@pytest.mark.parametrize("side", [1, 5, 7, 96])
-def test_low_resolution_of_any_side_keeps_the_mean(party, side):
+@pytest.mark.parametrize("side", [1, 5, 7, 20])
+def test_low_resolution_of_any_side_is_the_mean_of_areas(party, side):
     photo, faces, _ = party
     crop = FaceExtractor(size=96).extract(photo, faces[0])
-    mean = crop.image.mean((0, 1)) / 127.5 - 1
-    np.testing.assert_allclose(crop.low_resolution(side).mean((0, 1)), mean, atol=1e-4)
+    fine = crop.image.repeat(side, 0).repeat(side, 1).astype(np.float64)  # areas of whole pixels
+    areas = fine.reshape(side, 96, side, 96, 3).mean((1, 3)) / 127.5 - 1
+    found = crop.low_resolution(side)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, areas, atol=1e-5)
+
+
+def test_low_resolution_of_a_large_crop_needs_no_more_memory_than_it():
+    size, side = 1024, 333
+    image = np.full((size, size, 3), 51, np.uint8)
+    mask = np.zeros((size, size), np.uint8)
+    crop = ExtractedFace(image, np.eye(2, 3), mask, {}, (size, size), "ffhq")
+    np.testing.assert_allclose(crop.low_resolution(side), 51 / 127.5 - 1, atol=1e-5)
 
 
 def test_feature_errors(party):

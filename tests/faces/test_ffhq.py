@@ -322,8 +322,8 @@ def test_padding_has_the_closed_form():
 
 
 def test_gaussian_without_opencv(monkeypatch):
-    noise = np.random.default_rng(0).random((37, 61, 3)).astype(np.float32) * 255
-    for sigma in (0.1, 0.9, 4.0, 20.0):  # the last reaches beyond the picture, which is mirrored again
+    noise = np.random.default_rng(0).integers(0, 256, (37, 61, 3)).astype(np.uint8)
+    for sigma in (0.1, 0.9, 4.0, 10.0):  # the last reaches beyond the picture, which is mirrored again
         by_opencv = ffhq_module._gaussian(noise, sigma)
         monkeypatch.setattr(ffhq_module, "opencv", lambda: None)
         by_torch = ffhq_module._gaussian(noise, sigma)
@@ -331,6 +331,26 @@ def test_gaussian_without_opencv(monkeypatch):
         truth = ndimage.gaussian_filter(noise.astype(np.float64), [sigma, sigma, 0])
         assert np.abs(by_opencv - truth).max() < 0.02
         assert np.abs(by_torch - truth).max() < 0.02
+
+
+@pytest.mark.parametrize("sigma", [12.5, 20.0, 31.0])
+def test_wide_gaussians_are_near_enough(sigma, engine):
+    """Computed on fewer pixels, on squares of black and white, to the edges of an odd size."""
+    squares = np.kron(np.random.default_rng(0).integers(0, 2, (9, 8, 3)), np.full((30, 30, 1), 255.0))[
+        :-3, :-7
+    ]
+    truth = ndimage.gaussian_filter(squares, [sigma, sigma, 0])
+    difference = np.abs(ffhq_module._gaussian(squares.astype(np.uint8), sigma) - truth)
+    assert difference.max() < 0.8
+    assert difference.mean() < 0.2
+
+
+def test_strips_make_no_seams(monkeypatch, engine):
+    image = ProceduralFaces(1, 1, size=256, spectra=("vis",))[0].image
+    quad, _ = ffhq_quad(face_at((130, 120), 240, 0.3))
+    whole = ffhq_crop(image, quad, 64, supersample=4)
+    monkeypatch.setattr(ffhq_module, "_STRIP", 256 * 4 * 5)
+    assert np.abs(ffhq_crop(image, quad, 64, supersample=4).astype(int) - whole).max() <= 1
 
 
 # --- messages ----------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import threading
 import pytest
 
 from pyface.errors import CheckpointError, DataError, ModelMissingError, ValueRangeError
-from pyface.faces import load_embedder, register
+from pyface.faces import load_detector, load_embedder, model_names, register
 from pyface.faces import registry as registry_module
 from pyface.faces.catalogue import shipped_entries
+from pyface.faces.licences import licences_of_models
 from pyface.faces.model_store import (
     ModelLicence,
     add_model,
@@ -273,3 +274,42 @@ def test_the_default_set_is_in_the_cache(model, monkeypatch):
     for entry in select(["default"]):
         for file in entry.files:
             assert model(entry.name, file.name).stat().st_size == file.size
+
+
+class Named:
+    """A detector that is a file."""
+
+    def __init__(self, path):
+        self.name = "file"
+
+    def detect(self, images):
+        return [[] for _ in images]
+
+
+def test_reports_name_the_licence_of_an_added_model_and_no_folder(tmp_path):
+    register("detector", ".named", Named)
+    file = tmp_path / "net.named"
+    file.write_bytes(b"1")
+    add_model("mine", file, kind="detector", licence=ModelLicence("non-commercial", "me"))
+    (row,) = licences_of_models([load_detector("mine")])
+    assert (row["name"], row["spdx"], row["attribution"]) == ("mine", "non-commercial", "me")
+    assert row["source"] == "net.named"
+    assert str(tmp_path) not in json.dumps([row, *licences_of([str(file)])])
+    assert "mine" in model_names("detector")
+
+
+def test_joined_models_are_named_one_by_one():
+    class Part:
+        def __init__(self, name):
+            self.name = name
+
+    joined = Part("default")
+    joined.models = (Part("age-gender"), Part("fer"))
+    assert [row["spdx"] for row in licences_of_models([joined])] == ["CC0-1.0", "MIT"]
+
+
+def test_an_added_model_cannot_hide_behind_one_of_the_code(tmp_path):
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"1")
+    with pytest.raises(ValueRangeError, match="the embedder 'dlib'"):
+        add_model("dlib", file, kind="embedder")

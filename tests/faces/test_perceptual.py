@@ -43,7 +43,7 @@ def test_shapes(extractor):
     images = torch.rand(2, 3, 200, 100) * 2 - 1
     maps = extractor.features(images)
     sizes = {
-        "dlib": [(32, 35), (64, 17), (128, 8), (256, 4)],
+        "dlib-resnet": [(32, 35), (64, 17), (128, 8), (256, 4)],
         "recognition-64": [(32, 32), (64, 16), (80, 8), (112, 4)],
     }
     assert [(m.shape[1], m.shape[2], m.shape[3]) for m in maps] == [

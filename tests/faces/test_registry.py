@@ -41,6 +41,12 @@ def test_unknown_name_lists_what_there_is():
         load_detector("nothing")
 
 
+def test_an_ending_alone_is_no_name():
+    register("detector", ".nowhere", Nowhere)
+    with pytest.raises(ValueRangeError, match=r"no detector '\.nowhere'"):
+        load_detector(".nowhere")
+
+
 def test_other_things_than_models_are_refused():
     register("detector", "number", lambda: 3)
     with pytest.raises(ValueRangeError, match="gives a int, which is no Detector"):

@@ -8,7 +8,6 @@ import pytest
 from pyface.errors import ShapeError, ValueRangeError
 from pyface.faces import SCHEMES, convert, converted, mirror
 from pyface.faces.schemes import eye_line, scheme
-from tests.faces.conftest import render
 
 RNG = np.random.default_rng(5)
 
@@ -38,7 +37,7 @@ def test_parts_of_ibug68_are_all_of_it():
     assert sorted(p for points in SCHEMES["ibug68"].parts.values() for p in points) == list(range(68))
 
 
-def test_mirrored_renders():
+def test_mirrored_renders(render):
     """Yaw, roll and light turned round give the mirrored face; its landmarks are the mirrored ones."""
     one = render(1, yaw=0.3, roll=0.2, shift_x=0.05, hair_part=0.0)
     other = render(1, yaw=-0.3, roll=-0.2, shift_x=-0.05, hair_part=0.0)

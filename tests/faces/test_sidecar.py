@@ -70,6 +70,40 @@ def test_edits_are_never_overwritten(extracted):
     assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
+def test_edited_masks_are_kept_too(extracted):
+    path, out, _, crops = extracted
+    write_image(out / "party" / "p1.png.2.mask.png", crops[2].mask // 2)
+    with pytest.raises(DataError, match=r"p1.png.2.mask.png was edited"):
+        write_faces(out, "party/p1.png", path, crops)
+
+
+def test_fewer_faces_leave_no_crops_behind(extracted):
+    path, out, sidecar, crops = extracted
+    write_faces(out, "party/p1.png", path, crops[:1])
+    left = sorted(p.name for p in sidecar.parent.iterdir())
+    assert left == ["p1.png.0.mask.png", "p1.png.0.png", "p1.png.json"]
+
+
+def test_pictures_of_others_are_not_overwritten(extracted):
+    path, out, sidecar, crops = extracted
+    sidecar.unlink()  # as if it had been interrupted
+    write_faces(out, "party/p1.png", path, crops)
+    sidecar.unlink()
+    other = out / "party" / "p1.png.3.png"
+    write_image(other, np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(DataError, match=r"p1.png.3.png is there already and belongs to no extraction"):
+        write_faces(out, "party/p1.png", path, crops)
+    assert read_image(other).shape == (9, 9, 3)
+
+
+def test_masks_of_another_size(extracted):
+    _, out, sidecar, crops = extracted
+    file = out / "party" / "p1.png.0.mask.png"
+    write_image(file, crops[0].mask.repeat(2, 0).repeat(2, 1))
+    with pytest.raises(DataError, match=r"p1.png.0.mask.png must be 64 x 64 pixels"):
+        read_faces(sidecar)
+
+
 def test_no_faces(tmp_path, party):
     path = tmp_path / "a.png"
     write_image(path, party[0])

@@ -160,13 +160,14 @@ def test_eyes_are_level_and_at_their_places():
 
 
 def test_mouth_frame():
-    """Eye-mid + 1.65 (nose - eye-mid) in the middle, 0.95 |nose - eye-mid| to each side, eyes level."""
-    between = FACE[:2].mean(0)
-    down = FACE[2] - between
-    matrix = load_template("mouth").matrix(FACE, 64)
-    assert np.allclose(transform_points(matrix, between + 1.65 * down), [32, 32])
-    assert scale_of(matrix) == pytest.approx(64 / (2 * 0.95 * np.linalg.norm(down)))
-    eyes = transform_points(matrix, FACE)[:2]
+    """In the middle, below the eyes 1.65 and beside them 0.5 of the way to the nose; eyes level."""
+    face = np.array([[0, 0], [60, 0], [36, 40], [20, 70], [50, 70]], float)
+    length = np.hypot(6, 40)
+    for angle in (0.0, 0.4):
+        matrix = load_template("mouth").matrix(turned(face, angle), 64)
+        assert np.allclose(transform_points(matrix, turned(np.array([30 + 3.0, 66.0]), angle)), [32, 32])
+        assert scale_of(matrix) == pytest.approx(64 / (2 * 0.95 * length))
+    eyes = transform_points(matrix, turned(face, angle))[:2]
     assert eyes[0, 1] == pytest.approx(eyes[1, 1])
     assert eyes[0, 0] < eyes[1, 0]
 

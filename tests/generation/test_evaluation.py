@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from pyface.data import ProceduralFaces
+from pyface.data.writing_mtfl import write_mtfl
+from pyface.errors import ValueRangeError
 from pyface.generation.evaluation import (
     GeneratedImages,
     NearestTraining,
@@ -35,6 +37,16 @@ def test_real_sets_share_nobody(tmp_path):
     halves = real_sets(str(tmp_path), 10)
     images = [x.tobytes() for part in (halves.held_out, halves.others) for x in part.images()]
     assert len(set(images)) == 20
+
+
+@pytest.mark.parametrize("part", ["", "split=all,"])
+def test_a_part_of_the_data_is_not_held_out_from_all_of_it(tmp_path, part):
+    write_mtfl(tmp_path, identities=4, samples=1, size=16, mixed_sizes=False)
+    testing = f"mtfl:split=testing,crop=square,size=16:{tmp_path}"
+    with pytest.raises(ValueRangeError, match="would show the people of"):
+        real_sets(f"mtfl:{part}crop=square,size=16:{tmp_path}", 1, held_out=testing)
+    apart = real_sets(f"mtfl:split=training,crop=square,size=16:{tmp_path}", 1, held_out=testing)
+    assert (len(apart.training), len(apart.held_out)) == (3, 1)
 
 
 def test_batches_are_shrunk_as_for_training():

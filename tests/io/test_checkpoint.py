@@ -36,6 +36,7 @@ def test_round_trip(tmp_path, name, dtype):
     small = {
         "patch-critic": {"resolution": 16, "channel_base": 256, "channel_max": 8},
         "dlib-resnet": {"channels": (4, 6), "blocks": (1, 2), "size": 40},
+        "action-units": {"geometry": ("jaw", "turn"), "odd_geometry": 1, "hidden": 8},
         "iresnet": {"blocks": (1, 1, 1, 1), "channels": (4, 4, 6, 6), "size": 32},
     }
     network = create(name, **(SMALL if name.startswith("stylegan2") else small.get(name, {})))

@@ -63,6 +63,8 @@ def test_other_files_are_refused(tmp_path):
         path.write_bytes(data)
         with pytest.raises(CheckpointError, match="no TensorFlow Lite file"):
             read_tflite(path)
+    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+        read_tflite(tmp_path / "gone.tflite")
 
 
 def test_damaged_files_are_refused_and_nothing_else_happens(model, tmp_path):

@@ -129,6 +129,7 @@ def test_what_is_said_of_other_files(tmp_path, capsys):
         (lambda: saved([1, 2]), "holds no state dict"),
         (lambda: saved({"weights": 3}), "holds no state dict"),
         (lambda: saved({"a.weight": torch.zeros(3)}), "is no IResNet"),
+        (lambda: saved(state | {"layer1.0.conv2.weight": torch.tensor(1.0)}), "is no IResNet"),
         (
             lambda: saved(without("bn1.weight", "layer3.2.prelu.weight")),
             "bn1.weight is missing; layer3.2.prelu.weight is",

@@ -23,6 +23,7 @@ from pyface.training.recipes.action_units import (
     FaceSource,
     ObservedFaces,
     build,
+    centre_presence,
     drawn_parameters,
     independent_units,
     observed_faces,
@@ -175,7 +176,7 @@ def test_it_learns_from_pictures_and_measures():
 
 
 def test_same_seed_same_weights():
-    recipe = ActionUnitRecipe(epochs=1, batch=48, precision="float32", network=SMALL)
+    recipe = ActionUnitRecipe(epochs=1, refine_epochs=1, batch=48, precision="float32", network=SMALL)
     weights = []
     for _ in range(2):
         run = build(recipe, learnable_faces())
@@ -189,6 +190,27 @@ def test_standardisation_of_what_changes_its_sign_keeps_zero():
     assert run.network.geometry_mean[5] == pytest.approx(3.5, abs=0.05)
     assert (run.network.geometry_mean[NUM_EVEN:] == 0).all()
     assert (run.network.geometry_spread > 0).all()
+
+
+def test_presence_is_centred_on_what_was_learnt_from():
+    run = build(ActionUnitRecipe(network=SMALL), learnable_faces())
+    network = run.network.eval().requires_grad_(False)
+    side = SMALL.size + 2 * MARGIN
+    rng = np.random.default_rng(0)
+    meshes = np.concatenate([AverageMesh().landmarks([], [Face(np.array([0, 0, 40, 40]), 1.0)])] * 200)
+    pictures = rng.integers(0, 255, (200, 1, side, side)).astype(np.uint8)
+    faces = ObservedFaces(pictures, meshes, np.zeros((200, len(UNITS)), np.float32), np.arange(200), 0)
+    inner = torch.from_numpy(pictures[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]).float() / 127.5 - 1
+    with torch.inference_mode():
+        logits = network(inner, torch.from_numpy(faces.geometry)).numpy()
+    threshold = np.log(0.3 / 0.7)
+    middle = float(np.median(logits[:, 6]))
+    network.head[-1].bias[6] += threshold - 0.2 - middle  # half of the faces read 0.2 or more below it
+    faces.units[:, 6] = logits[:, 6] >= middle
+    before = network.head[-1].bias.clone()
+    shifts = centre_presence(network, faces)
+    assert shifts["AU12"] == pytest.approx(0.2, abs=0.06)
+    assert (network.head[-1].bias - before)[6] == pytest.approx(shifts["AU12"])
 
 
 def test_bad_data_and_recipes_are_refused():

@@ -22,7 +22,8 @@ def faults():
 torch.set_num_threads(1)
 given_back = faults()
 assert keep_freed_memory()
-print(given_back, min(faults() for _ in range(12)))  # small objects may split a hole, which grows until it fits
+# small objects may split a hole, which grows until it fits
+print(given_back, min(faults() for _ in range(12)))
 """
 
 

@@ -59,13 +59,15 @@ class ClassifierRecipe:
     """How the classifier is trained.
 
     noise: standard deviation added to the images, so that it does not rely on faint traces that a generator
-    could imitate without drawing the feature.
+    could imitate without drawing the feature. mirror: half of the images are mirrored; not where a label has
+    a side.
     """
 
     kimg: float = 120.0
     batch: int = 64
     lr: float = 0.002
     noise: float = 0.03
+    mirror: bool = True
     seed: int = 0
     precision: str = "float32"
 
@@ -74,9 +76,14 @@ def train_classifier(
     data: TrainingSet,
     recipe: ClassifierRecipe | None = None,
     *,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.binary_cross_entropy_with_logits,
     progress: Callable[[int], None] | None = None,
 ) -> ConditionClassifier:
-    """A classifier of the labels of `data`, trained by cross-entropy against labels in [0, 1]."""
+    """A classifier of the labels of `data`, trained by cross-entropy against labels in [0, 1].
+
+    With another `loss` of outputs and labels [N, c_dim] it reads any numbers off images, such as
+    `F.mse_loss`.
+    """
     recipe = recipe or ClassifierRecipe()
     state = torch.get_rng_state()
     torch.manual_seed(recipe.seed)
@@ -87,13 +94,13 @@ def train_classifier(
     def error(batch: Batch) -> Tensor:
         x = torch.cat(list(as_spectra(batch.real).values()), 1)
         noise = batch.draws.noise(x.shape)
-        return F.binary_cross_entropy_with_logits(network(x + recipe.noise * noise), batch.labels)
+        return loss(network(x + recipe.noise * noise), batch.labels)
 
     optimizer = adam(parameters, recipe.lr, (0.9, 0.99))
     total = int(recipe.kimg * 1000)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(total // recipe.batch, 1))
     phase = Phase("classifier", parameters, [LossTerm("error", error)], optimizer)
-    feed = Feed(data, recipe.batch, seed=recipe.seed, mirror=True)
+    feed = Feed(data, recipe.batch, seed=recipe.seed, mirror=recipe.mirror)
     trainer = Trainer([phase], {"classifier": network}, feed, seed=recipe.seed)
     while trainer.images_seen < total:
         trainer.step()
