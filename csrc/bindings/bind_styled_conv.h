@@ -29,9 +29,12 @@ inline void bind_styled_conv(pybind11::module_& m) {
       },
       arg("x"), arg("scale"), arg("y"), arg("dtype"), arg("n"), arg("c"), arg("h"), arg("w"), arg("shared"),
       arg("where"), Unlocked(), "x * scale as blocked activations.");
-  m.def("blocked_bytes", [](int dtype, int64_t n, int64_t channels, int64_t h, int64_t w) {
-    return blocked_bytes(DType(dtype), n, channels, h, w);
-  });
+  m.def(
+      "blocked_bytes",
+      [](int dtype, int64_t n, int64_t channels, int64_t h, int64_t w) {
+        return blocked_bytes(DType(dtype), n, channels, h, w);
+      },
+      arg("dtype"), arg("n"), arg("channels"), arg("h"), arg("w"), "Bytes of blocked activations.");
   m.def(
       "styled_conv_workspace",
       [](int dtype, int64_t n, int64_t in_channels, int64_t out_channels, int64_t in_h, int64_t in_w,
@@ -48,7 +51,8 @@ inline void bind_styled_conv(pybind11::module_& m) {
         p.up = up;
         return styled_conv_workspace(p, where);
       },
-      "Bytes of workspace of a `styled_conv`.");
+      arg("dtype"), arg("n"), arg("in_channels"), arg("out_channels"), arg("in_h"), arg("in_w"),
+      arg("head_channels"), arg("up"), arg("where"), "Bytes of workspace of a `styled_conv`.");
   m.def(
       "styled_conv",
       [](Address x, Address weight, Address demod, Address noise, Address bias, Address next_style, Address y,

@@ -17,7 +17,7 @@ from pyface.nn.conv import activation_gain
 from pyface.nn.style import StyledConv2d, StyledHead
 from pyface.ops import upsample2d
 from pyface.ops._autograd import NativePrimitives
-from pyface.ops._dispatch import primitives
+from pyface.ops._dispatch import dispatch_modes, primitives
 from pyface.ops.styled_conv import (
     MOST_HEAD_CHANNELS,
     Blocked,
@@ -43,8 +43,8 @@ _packed: weakref.WeakKeyDictionary[StyledConv2d, PackedWeight] = weakref.WeakKey
 def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | None) -> torch.dtype | None:
     """The element type in which `synthesize` can do what is asked, or None: the layers themselves have to.
 
-    They have to where a gradient is wanted, under tracing, with other back-ends than the CPU kernels, with
-    hooks on any layer, and for other architectures, activations and filters than StyleGAN2's own.
+    They have to where a gradient is wanted, under tracing and dispatch modes, with other back-ends than the
+    CPU kernels, with hooks on any layer, and for other architectures, activations and filters than StyleGAN2's own.
     """
     if torch.compiler.is_compiling():
         return None
@@ -69,7 +69,9 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
         if module is not network and (module._forward_hooks or module._forward_pre_hooks):
             return None
     chosen = primitives(ws, "auto")
-    if not isinstance(chosen, NativePrimitives) or len(ws) == 0:  # sizes have no values under tracing
+    if not isinstance(chosen, NativePrimitives) or chosen.backend.name != "cpu":
+        return None
+    if dispatch_modes() or len(ws) == 0:  # sizes have no values under tracing
         return None
     wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
     return engine_dtype(ws, wanted)

@@ -18,7 +18,7 @@ from pyface.ops._gradients import needs_reference
 from pyface.ops._library import LibraryPrimitives
 from pyface.ops.reference import ReferencePrimitives
 
-__all__ = ["AnyPrimitives", "epilogue_settings", "primitives", "under_modes", "writers"]
+__all__ = ["AnyPrimitives", "dispatch_modes", "epilogue_settings", "primitives", "under_modes", "writers"]
 
 AnyPrimitives = ReferencePrimitives | NativePrimitives | LibraryPrimitives
 
@@ -31,7 +31,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _under_modes: ReferencePrimitives | NativePrimitives | None = None
 
 # Private names of torch, each with a fall-back for a version without it.
-_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
 _functorch_level: Callable[[], Any] = getattr(torch._C._functorch, "maybe_current_level", lambda: None)
 _tracing_state: Callable[[], Any] = getattr(torch._C, "_get_tracing_state", lambda: None)
 
@@ -65,7 +65,7 @@ def primitives(x: Tensor, backend: str, e: Epilogue | None = None) -> AnyPrimiti
         _native.refuse_reference(x, "its gain is not above 0, or its lrelu slope is negative")
     if torch.compiler.is_compiling():
         return _REFERENCE if backend == "reference" or mirrored else _LIBRARY
-    if type(x) not in _PLAIN or _dispatch_modes():
+    if type(x) not in _PLAIN or dispatch_modes():
         if _under_modes is not None:
             return _REFERENCE if backend == "reference" or mirrored else _under_modes
         return _REFERENCE if backend == "reference" or mirrored or x.device.type == "meta" else _LIBRARY
@@ -101,7 +101,7 @@ def writers(
         raise DTypeError(f"{op}: out must be a torch.Tensor or None; got {type(out).__name__}.")
     traced = torch.compiler.is_compiling() or _tracing_state() is not None or _functorch_level() is not None
     found = primitives(x, backend, e)
-    if traced or isinstance(found, LibraryPrimitives) or _dispatch_modes() or type(out) not in _PLAIN:
+    if traced or isinstance(found, LibraryPrimitives) or dispatch_modes() or type(out) not in _PLAIN:
         raise ValueRangeError(
             f"{op}: out was given under torch.compile, torch.export, torch.jit.trace, torch.func or a "
             "dispatch mode; allowed: eager calls on plain tensors. Leave out away there."

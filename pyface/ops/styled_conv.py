@@ -33,6 +33,7 @@ MOST_HEAD_CHANNELS = 16
 _GROUP = 32
 _FILTER_GAIN = 1 / 16  # of [1, 3, 3, 1] along both axes, summing to 8 each, for an image enlarged by 4
 _HUGE_PAGE = 2 << 20
+_SAMPLE_STEP = 1024  # elements: one of each small page
 _arena = threading.local()
 
 
@@ -106,14 +107,22 @@ class PackedWeight:
         self.packed: dict[torch.dtype, Tensor] = {}
         self.squares = torch.empty(0)
         self._seen: tuple[int, int] | None = None
+        self._sample = torch.empty(0)
 
     def update(self, weight: Tensor, dtype: torch.dtype) -> None:
-        """Pack `weight` for `dtype` unless that has been done and it has not changed since."""
+        """Pack `weight` for `dtype` unless that has been done and it has not changed since.
+
+        Versions do not tell everything: fused optimisers and writes through `.data` leave them as they are.
+        So some elements are compared as well.
+        """
         seen = (weight.data_ptr(), -1 if weight.is_inference() else weight._version)
-        if seen != self._seen or weight.is_inference():
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, min(_SAMPLE_STEP, flat.numel() // 64))]
+        if seen != self._seen or not torch.equal(sample, self._sample):
             self.packed.clear()
             self.squares = torch.empty(0)
             self._seen = seen
+            self._sample = sample.clone()
         if dtype in self.packed:
             return
         weight = weight.detach().float().contiguous()

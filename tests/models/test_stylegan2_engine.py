@@ -138,13 +138,15 @@ def test_images_do_not_depend_on_their_batch() -> None:
         assert error <= (1e-6 if precision == "float32" else 3e-3)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("precision", list(LIMITS))
-def test_weights_follow_an_optimiser_step(precision: str) -> None:
+def test_weights_follow_an_optimiser_step(precision: str, fused: bool) -> None:
+    """Also a fused one, which leaves the versions of tensors as they are."""
     network = random_generator(32)
     ws = torch.randn(2, network.num_ws, network.w_dim)
     before = network.synthesis(ws, noise_mode="const", precision=precision)
     network.requires_grad_(True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=fused)
     network.synthesis(ws, noise_mode="const").square().mean().backward()
     optimizer.step()
     network.requires_grad_(False)
@@ -152,6 +154,8 @@ def test_weights_follow_an_optimiser_step(precision: str) -> None:
     assert (after - before).abs().max() > 0.1 * before.std()
     check(network, ws, precision, noise_mode="const")
     network.load_state_dict(random_generator(32, seed=5).state_dict())
+    check(network, ws, precision, noise_mode="const")
+    network.synthesis.b16.conv1.weight.data.mul_(0.5)
     check(network, ws, precision, noise_mode="const")
     twin = copy.deepcopy(network)
     twin.synthesis.b32.conv0.weight.mul_(-1)
