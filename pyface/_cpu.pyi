@@ -141,6 +141,8 @@ def styled_conv_workspace(
     in_w: int,
     head_channels: int,
     up: int,
+    chunk_bytes: int,
+    groups_inside: int,
     where: int,
 ) -> int: ...
 def styled_conv(
@@ -169,5 +171,7 @@ def styled_conv(
     noise_per_sample: bool,
     alpha: float,
     clamp: float,
+    chunk_bytes: int,
+    groups_inside: int,
     where: int,
 ) -> None: ...

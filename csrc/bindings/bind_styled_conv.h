@@ -38,7 +38,7 @@ inline void bind_styled_conv(pybind11::module_& m) {
   m.def(
       "styled_conv_workspace",
       [](int dtype, int64_t n, int64_t in_channels, int64_t out_channels, int64_t in_h, int64_t in_w,
-         int64_t head_channels, int up, int where) {
+         int64_t head_channels, int up, int64_t chunk_bytes, int groups_inside, int where) {
         StyledConvParams p{};
         p.dtype = DType(dtype);
         p.n = n;
@@ -49,22 +49,47 @@ inline void bind_styled_conv(pybind11::module_& m) {
         p.head_channels = head_channels;
         p.heads = head_channels ? &p : nullptr;
         p.up = up;
+        p.chunk_bytes = chunk_bytes;
+        p.groups_inside = groups_inside;
         return styled_conv_workspace(p, where);
       },
       arg("dtype"), arg("n"), arg("in_channels"), arg("out_channels"), arg("in_h"), arg("in_w"),
-      arg("head_channels"), arg("up"), arg("where"), "Bytes of workspace of a `styled_conv`.");
+      arg("head_channels"), arg("up"), arg("chunk_bytes"), arg("groups_inside"), arg("where"),
+      "Bytes of workspace of a `styled_conv`.");
   m.def(
       "styled_conv",
       [](Address x, Address weight, Address demod, Address noise, Address bias, Address next_style, Address y,
          Address heads, Address rgb, Address workspace, int dtype, int64_t n, int64_t x_batch,
          int64_t x_first, int64_t y_batch, int64_t y_first, int64_t in_channels, int64_t out_channels,
          int64_t in_h, int64_t in_w, int64_t head_channels, int up, bool noise_per_sample, double alpha,
-         double clamp, int where) {
-        const StyledConvParams p{in(x),          in(weight),  in(demod),        in(noise), in(bias),
-                                 in(next_style), out(y),      in(heads),        out(rgb),  out(workspace),
-                                 DType(dtype),   n,           x_batch,          x_first,   y_batch,
-                                 y_first,        in_channels, out_channels,     in_h,      in_w,
-                                 head_channels,  up,          noise_per_sample, alpha,     clamp};
+         double clamp, int64_t chunk_bytes, int groups_inside, int where) {
+        const StyledConvParams p{in(x),
+                                 in(weight),
+                                 in(demod),
+                                 in(noise),
+                                 in(bias),
+                                 in(next_style),
+                                 out(y),
+                                 in(heads),
+                                 out(rgb),
+                                 out(workspace),
+                                 DType(dtype),
+                                 n,
+                                 x_batch,
+                                 x_first,
+                                 y_batch,
+                                 y_first,
+                                 in_channels,
+                                 out_channels,
+                                 in_h,
+                                 in_w,
+                                 head_channels,
+                                 up,
+                                 noise_per_sample,
+                                 alpha,
+                                 clamp,
+                                 chunk_bytes,
+                                 groups_inside};
         validate(p);
         check_styled_isa("styled_conv", p.dtype);
         launch_styled_conv_cpu(p, where);
@@ -72,8 +97,9 @@ inline void bind_styled_conv(pybind11::module_& m) {
       arg("x"), arg("weight"), arg("demod"), arg("noise"), arg("bias"), arg("next_style"), arg("y"),
       arg("heads"), arg("rgb"), arg("workspace"), arg("dtype"), arg("n"), arg("x_batch"), arg("x_first"),
       arg("y_batch"), arg("y_first"), arg("in_channels"), arg("out_channels"), arg("in_h"), arg("in_w"),
-      arg("head_channels"), arg("up"), arg("noise_per_sample"), arg("alpha"), arg("clamp"), arg("where"),
-      Unlocked(), "A synthesis layer: see csrc/include/pyface/styled_conv.h.");
+      arg("head_channels"), arg("up"), arg("noise_per_sample"), arg("alpha"), arg("clamp"),
+      arg("chunk_bytes"), arg("groups_inside"), arg("where"), Unlocked(),
+      "A synthesis layer: see csrc/include/pyface/styled_conv.h.");
 }
 
 }  // namespace pyface

@@ -39,12 +39,12 @@ struct StyledConvPlan {
 
   StyledConvPlan(const StyledConvParams& p, int threads) {
     const int64_t in = padded_channels(p.in_channels), out = padded_channels(p.out_channels);
-    const int64_t size = dtype_size(p.dtype);
+    const int64_t size = dtype_size(p.dtype), chunk = p.chunk_bytes ? p.chunk_bytes : kCacheBytes;
     workers = worker_count(threads, p.n * p.in_h * p.in_w * in / 64 * out / 16);
     if (p.up == 1) {
       row_tiles = p.in_w % 16 == 0 ? p.in_w / 16 : 0;
       tiles = row_tiles ? p.n * p.in_h * row_tiles : (p.n * (p.in_h + 1) * (p.in_w + 1) + 15) / 16;
-      chunk_pairs = larger_of(1, kCacheBytes / (in * size * 32));
+      chunk_pairs = larger_of(1, chunk / (in * size * 32));
       chunk_pairs = smaller_of(chunk_pairs, (tiles + 1) / 2);
       sums_bytes = 2 * 32 * kStyledChannels * 4;
       values_bytes = 2 * 32 * kStyledChannels * size;
@@ -53,9 +53,9 @@ struct StyledConvPlan {
     } else {
       const int64_t row = p.in_w + 1;
       double_row = 2 * row * kStyledChannels;
-      chunk_rows = smaller_of(larger_of(1, 512 / p.in_w), p.n * (p.in_h + 1));
+      chunk_rows = smaller_of(larger_of(1, chunk / 1024 / p.in_w), p.n * (p.in_h + 1));
       rows_floats = chunk_rows * double_row + 32 * 2 * kStyledChannels;
-      groups_inside = in * out * 9 * size <= (int64_t{1} << 20);
+      groups_inside = p.groups_inside >= 0 ? p.groups_inside == 1 : in * out * 9 * size <= (int64_t{1} << 20);
       worker_bytes = (4 * rows_floats + (groups_inside ? out / kStyledChannels : 1) * 3 * double_row) * 4;
     }
     worker_bytes = (worker_bytes + 63) / 64 * 64;

@@ -1,7 +1,8 @@
 """The synthesis of StyleGAN2 without gradients on the CPU: every layer one native call.
 
-Layers of low resolution take the whole batch at once, since reading their weights is what costs; from 64
-pixels on images go one by one through the remaining layers, so that their activations stay in the cache.
+Layers of low resolution take the whole batch at once, since reading their weights is what costs; then images
+go one by one through the remaining layers, so that their activations stay in the cache
+(`pyface.ops.engine_choice` says from which layer on).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from pyface.nn.style import StyledConv2d, StyledHead
 from pyface.ops import upsample2d
 from pyface.ops._autograd import NativePrimitives
 from pyface.ops._dispatch import dispatch_modes, primitives
+from pyface.ops.engine_choice import Choice
 from pyface.ops.styled_conv import (
     MOST_HEAD_CHANNELS,
     Blocked,
     PackedWeight,
+    best_choice,
     block_activations,
     engine_dtype,
     memory,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_precision", "synthesize"]
 
-_LOW_SIZE = 32  # largest side at which the whole batch takes a layer together
 _MOST_TOGETHER = 16  # images of such a batch
 _LRELU_SLOPE = 0.2
 _packed: weakref.WeakKeyDictionary[StyledConv2d, PackedWeight] = weakref.WeakKeyDictionary()
@@ -44,7 +46,8 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
     """The element type in which `synthesize` can do what is asked, or None: the layers themselves have to.
 
     They have to where a gradient is wanted, under tracing and dispatch modes, with other back-ends than the
-    CPU kernels, with hooks on any layer, and for other architectures, activations and filters than StyleGAN2's own.
+    CPU kernels, with hooks on any layer, and for other architectures, activations and filters than those of
+    StyleGAN2.
     """
     if torch.compiler.is_compiling():
         return None
@@ -88,10 +91,15 @@ class _Layer(NamedTuple):
     bias: Tensor
     heads: Tensor | None
     head_bias: Tensor | None
+    choice: Choice
 
     @property
     def channels(self) -> int:
         return self.conv.weight.shape[0]
+
+    @property
+    def together(self) -> bool:
+        return self.choice.takes_together(*self.conv.size)
 
 
 def synthesize(
@@ -150,6 +158,7 @@ def _layers(
                     padded(conv.bias * gain),
                     heads,
                     head_bias,
+                    best_choice(dtype, conv.up, conv.weight.shape, conv.size),
                 )
             )
     return layers
@@ -178,7 +187,7 @@ def _synthesize_together(
     layers = _layers(network, ws, noise, start, dtype)
     n = len(ws)
     taps = network.blocks()[0].filter.taps
-    split = next((i for i, layer in enumerate(layers) if max(layer.conv.size) > _LOW_SIZE), len(layers))
+    split = next((i for i, layer in enumerate(layers) if not layer.together), len(layers))
     first = layers[0].conv
     x = _buffer("low", 1, n, first.weight.shape[1], first.size, dtype)
     block_activations(network.blocks()[0].const, layers[0].styles, x, dtype)
@@ -242,6 +251,7 @@ def _run(
             layer.channels,
             _LRELU_SLOPE,
             -1.0 if clamp is None else clamp,
+            layer.choice,
         )
         if target is not None:
             if clamp is not None:

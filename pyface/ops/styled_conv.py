@@ -7,25 +7,31 @@ reads it.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyface.ops import _kernels, _native
+from pyface.ops import _kernels, _native, engine_choice
 from pyface.ops._checks import DTYPES
+from pyface.ops.engine_choice import RULE, Choice
 
 __all__ = [
     "MOST_HEAD_CHANNELS",
     "Blocked",
     "PackedWeight",
+    "best_choice",
     "block_activations",
     "engine_dtype",
+    "engine_isa",
     "memory",
     "padded",
+    "release_memory",
     "styled_conv",
 ]
 
@@ -51,6 +57,20 @@ def engine_dtype(x: Tensor, precision: torch.dtype, backend: str = "auto") -> to
     return precision if has_tiles else torch.float32
 
 
+def best_choice(dtype: torch.dtype, up: int, weight_shape: Sequence[int], size: tuple[int, int]) -> Choice:
+    """How a layer with a weight [O, I, 3, 3] and an output of `size` is best worked through here."""
+    out_channels, in_channels = weight_shape[:2]
+    height, width = (side // up for side in size)
+    return engine_choice.choice(engine_isa(), dtype, up, in_channels, out_channels, height, width)
+
+
+@functools.cache
+def engine_isa() -> str:
+    """The instruction set that the CPU kernels run with."""
+    name: str = _kernels_of(torch.empty(0)).module.isa()
+    return name
+
+
 def _backend(x: Tensor, backend: str = "auto") -> _native.Backend | None:
     chosen = _native.resolve(x, backend)
     return chosen if chosen is not None and chosen.name == "cpu" else None
@@ -73,7 +93,8 @@ def memory(name: str, size: int) -> Tensor:
     """At least `size` bytes of this thread's memory called `name`; what it held before is lost.
 
     It is kept from call to call: the system would hand out fresh pages zeroed, which at high resolutions
-    takes as long as the layers themselves.
+    takes as long as the layers themselves. Every thread that calls has memory of its own, as much as its
+    largest call needed; it is freed by `release_memory` and when the thread ends.
     """
     held: dict[str, Tensor] = _arena.__dict__.setdefault("held", {})
     found = held.get(name)
@@ -81,6 +102,11 @@ def memory(name: str, size: int) -> Tensor:
         held.pop(name, None)
         found = held[name] = _pages(size)
     return found
+
+
+def release_memory() -> None:
+    """Free the memory that fused layers keep for this thread from call to call."""
+    _arena.__dict__.pop("held", None)
 
 
 def _pages(size: int) -> Tensor:
@@ -188,19 +214,23 @@ def styled_conv(
     out_channels: int,
     alpha: float,
     clamp: float,
+    choice: Choice = RULE,
 ) -> None:
     """v = clamp(lrelu(conv(x) * demod + noise + bias)); to = v * next_style; image += heads . v.
 
     demod, noise and bias hold the gain of the activation already. demod, next_style [n, padded O]; bias
     [padded O]; heads [n, K, padded O]; noise [n or 1, 1, H', W'] or [H', W']; image [n, K, H', W']; all
-    float32 and dense. to, next_style or heads, image: None leaves that out. clamp < 0: none.
+    float32 and dense. to, next_style or heads, image: None leaves that out. clamp < 0: none. choice: how the
+    work is cut; results do not depend on it.
     """
     k = _kernels_of(demod)
     head_channels = 0 if heads is None else heads.shape[1]
     shape = (x.n, x.channels, out_channels, x.height, x.width, head_channels, weight.up)
     workspace = memory(
         "workspace",
-        k.module.styled_conv_workspace(DTYPES[dtype], *shape, torch.get_num_threads()),
+        k.module.styled_conv_workspace(
+            DTYPES[dtype], *shape, choice.chunk_bytes, choice.groups_inside, torch.get_num_threads()
+        ),
     )
 
     def pointer(t: Tensor | None) -> int:
@@ -212,5 +242,5 @@ def styled_conv(
         pointer(heads), pointer(image), workspace.data_ptr(), DTYPES[dtype], x.n, x.batch, x.first,
         0 if to is None else to.batch, 0 if to is None else to.first, x.channels, out_channels, x.height,
         x.width, head_channels, weight.up, noise is not None and noise.ndim == 4 and noise.shape[0] > 1,
-        alpha, clamp,
+        alpha, clamp, choice.chunk_bytes, choice.groups_inside,
     )  # fmt: skip

@@ -70,6 +70,8 @@ struct StyledConvParams {
   int up;
   bool noise_per_sample;
   double alpha, clamp;
+  int64_t chunk_bytes = 0;  // that are worked on at a time; 0: the rule of the plan
+  int groups_inside = -1;   // up = 2: all output channels of a chunk before the next one; -1: the rule
   int64_t out_h() const { return in_h * up; }
   int64_t out_w() const { return in_w * up; }
 };
@@ -124,6 +126,8 @@ inline void validate(const StyledConvParams& p) {
   check_pointer(op, "demod", p.demod);
   check_pointer(op, "bias", p.bias);
   PYFACE_CHECK(p.alpha >= 0 && p.alpha <= 1, op, "alpha", std::to_string(p.alpha), "0 to 1");
+  check_int_range(op, "chunk_bytes", p.chunk_bytes, 0, int64_t{1} << 30);
+  check_int_range(op, "groups_inside", p.groups_inside, -1, 1);
   PYFACE_CHECK(p.clamp == p.clamp, op, "clamp", "NaN", "a number; below 0 means none");
   PYFACE_CHECK(p.y != nullptr || p.heads != nullptr, op, "y", "null, and so is heads", "one of them");
   if (p.y != nullptr) {

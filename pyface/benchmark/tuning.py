@@ -1,0 +1,237 @@
+"""Measures how the CPU best works through every synthesis layer: the table of `pyface.ops.engine_choice`.
+
+Each layer shape of the networks of 64 to 1024 pixels runs with every candidate (how much is worked on at a
+time, in which order, images together or one by one), in rounds that take turns, on one thread. torch's own
+convolution of the same shape (oneDNN, channels_last) is the yardstick: it has neither style, noise, bias and
+activation nor, in up-sampling layers, the filter.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyface.benchmark.machine import machine_facts
+from pyface.errors import BackendError
+from pyface.models import GeneratorConfig
+from pyface.ops import engine_choice
+from pyface.ops.engine_choice import RULE, Choice, LayerShape
+from pyface.ops.styled_conv import (
+    Blocked,
+    PackedWeight,
+    block_activations,
+    engine_dtype,
+    engine_isa,
+    memory,
+    release_memory,
+    styled_conv,
+)
+
+__all__ = ["layer_shapes", "measure_layer", "tune"]
+
+IMAGES = 4  # of a batch that takes a layer together
+ROUNDS = 7
+HEAD_CHANNELS = 3
+MARGIN = 0.02  # a candidate is taken for the rule only if it saves more than this part of the time
+CHUNKS = tuple(size << 10 for size in (128, 256, 512, 1024))
+LARGEST_TOGETHER = 64  # outputs above this side are always taken one by one: batches would leave the cache
+
+
+def tune(out: Path | None = None, report: Callable[[str], None] = print) -> Path:
+    """Measure this machine's table, write it and use it from now on; the file.
+
+    Takes two to four minutes and one thread.
+
+    Args:
+        out: where to write; None: the user's table, which later calls of pyface find.
+        report: is given a line for every layer.
+
+    Raises:
+        BackendError: the CPU kernels are not built.
+    """
+    threads = torch.get_num_threads()
+    dtypes = _dtypes()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            rows = [measure_layer(shape, report) for shape in layer_shapes(dtypes)]
+    finally:
+        torch.set_num_threads(threads)
+        release_memory()
+    path = engine_choice.user_table() if out is None else out
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "format": engine_choice.FORMAT,
+        "isa": engine_isa(),
+        "machine": machine_facts("cpu", 1),
+        "settings": {
+            "images": IMAGES,
+            "rounds": ROUNDS,
+            "margin": MARGIN,
+            "unit": "ms an image, thread time",
+        },
+        "layers": rows,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    engine_choice.reload()
+    report(f"wrote {path}")
+    return path
+
+
+def _dtypes() -> list[torch.dtype]:
+    """Element types that layers compute in on this CPU."""
+    asked = (torch.bfloat16, torch.float32)
+    found = dict.fromkeys(engine_dtype(torch.empty(0), dtype) for dtype in asked)
+    dtypes = [dtype for dtype in found if dtype is not None]
+    if not dtypes:
+        raise BackendError("the CPU kernels are not built, so there is nothing to tune. Build pyface._cpu.")
+    return dtypes
+
+
+def layer_shapes(dtypes: list[torch.dtype]) -> list[LayerShape]:
+    """Layers of the networks of 64 to 1024 pixels, with channel_base 16384 up to 256 and 32768."""
+    found: dict[LayerShape, None] = {}
+    for resolution, base in ((256, 16384), (1024, 32768)):
+        config = GeneratorConfig(resolution, channel_base=base)
+        for dtype in dtypes:
+            name = "bfloat16" if dtype == torch.bfloat16 else "float32"
+            before = None
+            for size in config.sizes:
+                channels = config.channels(size)
+                if before is not None:
+                    found[LayerShape(name, 2, config.channels(before), channels, *before)] = None
+                found[LayerShape(name, 1, channels, channels, *size)] = None
+                before = size
+    return list(found)
+
+
+@dataclass
+class _Bench:
+    """One layer with data to work on."""
+
+    shape: LayerShape
+    dtype: torch.dtype
+    weight: PackedWeight
+    weight_values: Tensor
+    side: Tensor
+    noise: Tensor
+    heads: Tensor | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.shape.height * self.shape.up, self.shape.width * self.shape.up
+
+
+def _bench(shape: LayerShape) -> _Bench:
+    dtype = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
+    torch.manual_seed(0)
+    values = torch.randn(shape.out_channels, shape.in_channels, 3, 3) / (3 * shape.in_channels**0.5)
+    weight = PackedWeight(shape.up)
+    weight.update(values, dtype)
+    channels = -(-max(shape.in_channels, shape.out_channels) // 32) * 32
+    heads = torch.randn(IMAGES, HEAD_CHANNELS, -(-shape.out_channels // 32) * 32) if shape.up == 1 else None
+    size = (shape.height * shape.up, shape.width * shape.up)
+    return _Bench(shape, dtype, weight, values, torch.rand(IMAGES, channels) + 0.5, torch.randn(size), heads)
+
+
+def _runner(bench: _Bench, n: int, choice: Choice) -> Callable[[], None]:
+    """The layer on `n` images."""
+    shape = bench.shape
+    pieces = []
+    for name, channels, size in (
+        ("tuning x", shape.in_channels, (shape.height, shape.width)),
+        ("tuning y", shape.out_channels, bench.size),
+    ):
+        like = torch.empty(0)
+        data = memory(f"{name} {n}", Blocked.bytes(like, bench.dtype, n, channels, *size))
+        pieces.append(Blocked(data, channels, *size, n, 0, n))
+    x, y = pieces
+    values = torch.randn(n, shape.in_channels, shape.height, shape.width)
+    block_activations(values, _padded_side(bench, n, shape.in_channels), x, bench.dtype)
+    side = _padded_side(bench, n, shape.out_channels)
+    image = None if bench.heads is None else torch.zeros(n, HEAD_CHANNELS, *bench.size)
+    heads = None if bench.heads is None else bench.heads[:n]
+
+    def run() -> None:
+        styled_conv(
+            x, bench.weight, bench.dtype, side, bench.noise, side[0], y, side, heads, image,
+            shape.out_channels, 0.2, -1.0, choice,
+        )  # fmt: skip
+
+    return run
+
+
+def _padded_side(bench: _Bench, n: int, channels: int) -> Tensor:
+    return bench.side[:n, : -(-channels // 32) * 32].contiguous()
+
+
+def _yardstick(bench: _Bench) -> Callable[[], Tensor]:
+    """torch's convolution of the shape on one image."""
+    shape, form = bench.shape, torch.channels_last
+    x = torch.randn(1, shape.in_channels, shape.height, shape.width).to(bench.dtype, memory_format=form)
+    weight = bench.weight_values.to(bench.dtype, memory_format=form)
+    if shape.up == 1:
+        return lambda: F.conv2d(x, weight, padding=1)
+    swapped = weight.transpose(0, 1).contiguous(memory_format=form)
+    return lambda: F.conv_transpose2d(x, swapped, stride=2)
+
+
+def _candidates(shape: LayerShape) -> Iterator[Choice]:
+    batches = (True, False) if max(shape.height, shape.width) * shape.up <= LARGEST_TOGETHER else (False,)
+    for together in batches:
+        for chunk in CHUNKS:
+            for inside in (0, 1) if shape.up == 2 else (-1,):
+                yield Choice(chunk, inside, together)
+
+
+def measure_layer(shape: LayerShape, report: Callable[[str], None]) -> dict[str, Any]:
+    """The row of `shape`: times in ms an image, and the choice."""
+    bench = _bench(shape)
+    candidates = list(_candidates(shape))
+    rule = Choice(together=RULE.takes_together(*bench.size))
+    runners: list[tuple[Callable[[], Any], int]] = [(_yardstick(bench), 1)]
+    for candidate in (rule, *candidates):
+        n = IMAGES if candidate.together else 1
+        runners.append((_runner(bench, n, candidate), n))
+    times = _medians(runners)
+    yardstick, by_rule, *measured = times
+    best = min(range(len(candidates)), key=measured.__getitem__)
+    chosen = candidates[best] if measured[best] < by_rule * (1 - MARGIN) else rule
+    flops = 2 * 9 * shape.in_channels * shape.out_channels * shape.height * shape.width
+    report(
+        f"{shape.dtype} up {shape.up} {shape.in_channels:>3} -> {shape.out_channels:>3} "
+        f"{shape.height:>4} x {shape.width:<4} torch {yardstick:8.3f} ms, rule {by_rule:8.3f}, "
+        f"best {measured[best]:8.3f} ({flops / min(measured[best], by_rule) / 1e6:5.0f} GFLOP/s) "
+        f"{chosen.chunk_bytes >> 10} KB, order {chosen.groups_inside}, together {chosen.together}"
+    )
+    return {
+        **shape._asdict(),
+        "choice": asdict(chosen),
+        "torch_ms": round(yardstick, 4),
+        "rule_ms": round(by_rule, 4),
+        "candidates": [
+            {**asdict(candidate), "ms": round(ms, 4)}
+            for candidate, ms in zip(candidates, measured, strict=True)
+        ],
+    }
+
+
+def _medians(runners: list[tuple[Callable[[], Any], int]]) -> list[float]:
+    """Median milliseconds an image of each, in rounds that take turns; CPU time of this thread."""
+    taken: list[list[float]] = [[] for _ in runners]
+    for turn in range(ROUNDS + 1):
+        for (run, n), times in zip(runners, taken, strict=True):
+            begin = time.thread_time()
+            run()
+            if turn > 0:
+                times.append((time.thread_time() - begin) / n * 1e3)
+    return [statistics.median(times) for times in taken]
