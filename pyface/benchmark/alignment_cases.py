@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyface.benchmark.case import Case, Variant, Workload
+from pyface.benchmark.case import OURS, Case, Variant, Workload
 from pyface.errors import BackendError
 
 __all__ = ["alignment_cases"]
 
-OURS = "pyface"
 ALIASED = "OpenCV warpAffine, which aliases"
 PUBLISHED = "Pillow, the square at 4096 px"
 _PHOTOGRAPHS, _SIZES = (512, 2000), (112, 256, 1024)

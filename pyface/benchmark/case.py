@@ -1,13 +1,30 @@
-"""One thing that is measured: the same work done in several ways."""
+"""One thing that is measured: the same work done in several ways.
+
+Names of the ways, the same in every case: "pyface" is ours and stands first; "torch eager" is the plain torch
+expression, as one writes it down; names that begin with "torch eager, " are better forms of it ("torch eager,
+in place", "torch eager, separable", "torch eager, best form"). The best form of a case is the fastest of all
+whose name begins with "torch eager". "torch.compile", "OpenVINO" and "ONNX Runtime" are made from the formula
+of a workload by `pyface.benchmark.rivals`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Case", "Part", "Variant", "Workload"]
+__all__ = ["BEST_FORM", "EAGER", "OURS", "Case", "Formula", "Part", "Variant", "Workload", "eager_form"]
+
+OURS, EAGER = "pyface", "torch eager"
+
+
+def eager_form(form: str) -> str:
+    """The name of a better form of the plain expression, such as "torch eager, in place"."""
+    return f"{EAGER}, {form}"
+
+
+BEST_FORM = eager_form("best form")
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,19 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Formula:
+    """The work in plain torch, as other runtimes take it.
+
+    module: float32, in eval mode, weights inside; module(*inputs) gives one tensor. inputs: what varies from
+    call to call, as it arrives: float32, or bfloat16 where tensors come and go in bfloat16; the result leaves
+    in the type of the first of them. Other runtimes compute in the precision of the case whatever arrives.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class Workload:
     """The work of a case, built on a device.
 
@@ -40,6 +70,8 @@ class Workload:
     in float64, or None where there is nothing to compare. bytes: least memory traffic, every input read and
     every output written once. flops: arithmetic of the cheapest algorithm among the variants, or 0. items:
     images per run, or 0. tolerance: largest allowed error of ours relative to the largest reference value.
+    formula: what torch.compile, OpenVINO and ONNX Runtime are given; None where they cannot do the work.
+    errors: the result of every variant is compared with `reference`, not of ours alone.
     """
 
     variants: Mapping[str, Variant]
@@ -48,6 +80,8 @@ class Workload:
     flops: int = 0
     items: int = 0
     tolerance: float = 0.0
+    formula: Formula | None = None
+    errors: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +92,9 @@ class Case:
     dtype and layout: the columns that tell it apart. build: sets the work up on a device ("cpu", "cuda");
     raises ImportError or pyface's BackendError where the work cannot be done. calls: runs per sample, for
     work of microseconds. cold: evict the caches before every sample. quick: measured in a quick run too.
-    rounds: samples of each variant, at most; 0 leaves it to the run.
+    rounds: samples of each variant, at most; 0 leaves it to the run. threads: CPU threads of this case; 0
+    takes the run's. screen: a short plain label, with which the case stands on the screen of `pyface bench`.
+    rivals: measure torch.compile, OpenVINO and ONNX Runtime where the workload has a formula.
     """
 
     name: str
@@ -72,3 +108,6 @@ class Case:
     cold: bool = True
     quick: bool = False
     rounds: int = 0
+    threads: int = 0
+    screen: str = ""
+    rivals: bool = True

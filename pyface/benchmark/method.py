@@ -1,9 +1,22 @@
 """How time is measured: warm-up, interleaved samples, cold caches, median and quartiles.
 
 Each round takes one sample of every variant, in an order that changes from round to round, so that a
-disturbance of the machine meets all of them. On the CPU a sample is the thread's own processor time (what
-other programs took does not count) beside the wall clock; with more than one thread only the wall clock
-counts. On a GPU a sample lies between two events on the stream.
+disturbance of the machine meets all of them. Ratios are taken within a round, between neighbours in time.
+
+The clock. With one thread on the CPU a sample is the processor time of the whole process (what other
+programs took does not count) beside the wall clock. It is the process's and not the calling thread's because
+OpenVINO works in threads of its own even when it is given only one: their time is work too. The same clock
+serves every variant of a case. For that, nothing may spin while another variant is measured: ONNX Runtime's
+pool is told to stop at the end of a run, OpenVINO's (TBB) sleeps when it has nothing to do. With more than
+one thread only the wall clock counts, since processor time would count waiting threads that spin. On a GPU a
+sample lies between two events on the stream.
+
+What is the same for all variants of a case: weights and inputs, the number of threads, an allocator that
+keeps freed memory (`pyface.training.allocator`, set once for a whole run), a freshly allocated result in
+every call unless the name says otherwise, two samples to warm up, and no thread pinned to a core. Conversion
+and compilation happen before, outside of the measured time. Each result is compared with the float64
+reference first: a wrong one of ours ends the run, a wrong one of another is written down as wrong and not
+timed.
 """
 
 from __future__ import annotations
@@ -20,7 +33,7 @@ import torch
 
 from pyface.benchmark.case import Variant
 
-__all__ = ["Quartiles", "Timing", "measure", "threads"]
+__all__ = ["Quartiles", "Sampler", "Timing", "measure", "threads"]
 
 _Key = TypeVar("_Key")
 
@@ -53,7 +66,8 @@ class Quartiles:
 class Timing:
     """Times of one variant in milliseconds per run, one entry per round.
 
-    cpu: processor time of the measuring thread; empty on a GPU. wall: wall clock, or the GPU's events.
+    cpu: processor time of the process, measured with one thread only; empty on a GPU. wall: wall clock, or
+    the GPU's events.
     """
 
     cpu: list[float]
@@ -97,9 +111,8 @@ def measure(
         device: "cpu" or "cuda".
         budget_s: stop after the round in which so many seconds have passed; at least three rounds are made.
     """
-    cuda = torch.device(device).type == "cuda"
     eviction = torch.zeros(_EVICTION_BYTES // 4, device=device) if cold else None
-    sample = _cuda_sample if cuda else _cpu_sample
+    sample = Sampler(device)
     for variant in variants.values():
         for _ in range(warmup):
             sample(variant, calls)
@@ -116,30 +129,42 @@ def measure(
                 eviction.add_(1.0)
             cpu, wall = sample(variants[name], calls)
             found[name].wall.append(wall)
-            if not cuda and torch.get_num_threads() == 1:
+            if cpu is not None:
                 found[name].cpu.append(cpu)
     return found
 
 
-def _cpu_sample(variant: Variant, calls: int) -> tuple[float, float]:
-    """(processor time, wall time) of a run in milliseconds."""
-    if variant.prepare is not None:
-        variant.prepare()
-    run: Callable[[], object] = variant.run
-    wall, cpu = time.perf_counter(), time.thread_time()
+class Sampler:
+    """Takes samples on a device: (processor time or None, wall time) of a run in milliseconds."""
+
+    def __init__(self, device: str) -> None:
+        self._time = _between_events if torch.device(device).type == "cuda" else _by_clock
+
+    def __call__(self, variant: Variant, calls: int) -> tuple[float | None, float]:
+        if variant.prepare is not None:
+            variant.prepare()
+        return self._time(variant.run, calls)
+
+    def milliseconds(self, run: Callable[[], object], calls: int) -> float:
+        """The time that comparisons are made with: processor time where it is measured."""
+        cpu, wall = self._time(run, calls)
+        return wall if cpu is None else cpu
+
+
+def _by_clock(run: Callable[[], object], calls: int) -> tuple[float | None, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
         run()
-    return 1e3 * (time.thread_time() - cpu) / calls, 1e3 * (time.perf_counter() - wall) / calls
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return (1e3 * cpu / calls if torch.get_num_threads() == 1 else None), 1e3 * wall / calls
 
 
-def _cuda_sample(variant: Variant, calls: int) -> tuple[float, float]:
-    """(0, time between two events) of a run in ms; the launches hide behind what is queued before."""
-    if variant.prepare is not None:
-        variant.prepare()
+def _between_events(run: Callable[[], object], calls: int) -> tuple[float | None, float]:
+    """The launches hide behind what is queued before."""
     first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     first.record()
     for _ in range(calls):
-        variant.run()
+        run()
     last.record()
     torch.cuda.synchronize()
-    return 0.0, first.elapsed_time(last) / calls
+    return None, first.elapsed_time(last) / calls

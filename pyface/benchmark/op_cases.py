@@ -18,14 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyface import ops
-from pyface.benchmark.case import Case, Variant, Workload
+from pyface.benchmark.case import EAGER, OURS, Case, Variant, Workload, eager_form
 
 __all__ = ["op_builders", "op_cases"]
 
-OURS, FORMULA, IN_PLACE = "pyface", "torch formula", "torch in place"
-SEPARABLE, TRANSPOSED = "torch separable", "torch transposed"
-PREALLOCATED = "torch preallocated"
-SEPARABLE_FRESH = "torch separable, fresh"  # torch's convolutions take no output
+IN_PLACE, SEPARABLE, TRANSPOSED = (eager_form(form) for form in ("in place", "separable", "transposed"))
+PREALLOCATED = eager_form("preallocated")
+SEPARABLE_FRESH = eager_form("separable, fresh")  # torch's convolutions take no output
 LARGE: tuple[tuple[int, ...], ...] = ((4, 512, 32, 32), (1, 128, 256, 256), (1, 32, 1024, 1024))
 FILTERED: tuple[tuple[int, ...], ...] = ((1, 128, 256, 256), (1, 8, 1024, 1024))
 SIZES = {
@@ -117,7 +116,7 @@ def _bias_act(
     out = torch.empty_like(x) if preallocated else None
     variants = {OURS: Variant(lambda: ops.bias_act(x, b, act="lrelu", clamp=CLAMP, out=out))}
     if out is None:
-        variants[FORMULA] = Variant(lambda: _leaky(x + b4))
+        variants[EAGER] = Variant(lambda: _leaky(x + b4))
         variants[IN_PLACE] = Variant(lambda: _leaky_in_place(x + b4))
     else:
         variants[PREALLOCATED] = Variant(lambda: _leaky_in_place(torch.add(x, b4, out=out)))
@@ -145,7 +144,7 @@ def _conv_epilogue(
         OURS: Variant(lambda: ops.conv_epilogue(x, demod, noise, b, act="lrelu", clamp=CLAMP, out=out))
     }
     if out is None:
-        variants[FORMULA] = Variant(lambda: _leaky(x * d4 + noise_x + b4))
+        variants[EAGER] = Variant(lambda: _leaky(x * d4 + noise_x + b4))
         variants[IN_PLACE] = Variant(lambda: _leaky_in_place((x * d4).add_(noise_x).add_(b4)))
     else:
         variants[PREALLOCATED] = Variant(
@@ -219,7 +218,7 @@ def _filtered(
     return Workload(
         {
             OURS: Variant(lambda: ours(x, f)),
-            FORMULA: Variant(lambda: formula(x)),
+            EAGER: Variant(lambda: formula(x)),
             **{name: Variant(partial(other, x)) for name, other in others.items()},
         },
         reference=lambda: formula(x.double()),
@@ -328,7 +327,7 @@ def _layer(size: tuple[int, ...], dtype: str, layout: str, device: str, up: int)
         )
 
     return Workload(
-        {OURS: Variant(ours), FORMULA: Variant(formula), IN_PLACE: Variant(in_place)},
+        {OURS: Variant(ours), EAGER: Variant(formula), IN_PLACE: Variant(in_place)},
         reference=lambda: formula(x.double()),
         bytes=_traffic(x, weight, styles, noise, b) + x.element_size() * n * c * h * w * up * up,
         flops=2 * 9 * c * c * n * h * w,

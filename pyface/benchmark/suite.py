@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-import torch
-
 from pyface.benchmark.alignment_cases import alignment_cases
-from pyface.benchmark.case import Case, Variant, Workload
+from pyface.benchmark.case import Case, Workload
+from pyface.benchmark.ceilings import Ceilings, measure_ceilings
+from pyface.benchmark.document import entry_of, line_of
 from pyface.benchmark.machine import machine_facts
-from pyface.benchmark.method import Quartiles, Timing, measure, threads
+from pyface.benchmark.method import threads
 from pyface.benchmark.network_cases import network_cases
 from pyface.benchmark.op_cases import op_cases
+from pyface.benchmark.rivals import build_rivals, forget_rivals
 from pyface.benchmark.training_cases import training_cases
-from pyface.errors import BackendError, PyfaceError, ValueRangeError
+from pyface.errors import BackendError, ValueRangeError
+from pyface.training.allocator import keep_freed_memory
 
-__all__ = ["FORMAT", "all_cases", "check_result", "run_suite", "schema"]
+__all__ = ["FORMAT", "all_cases", "run_suite", "schema", "select"]
 
-FORMAT = 1
+FORMAT = 2
 _ROUNDS = {False: 15, True: 5}
 
 
@@ -64,150 +69,79 @@ def run_suite(
     quick: bool = False,
     device: str = "cpu",
     num_threads: int = 1,
+    rivals: bool = True,
+    ceilings: Mapping[int, Ceilings] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure cases; gives a document as `schema` describes it.
+
+    From here on the process keeps the memory it frees (`keep_freed_memory`), so that no variant of any case
+    pays for fresh pages in each call.
 
     Args:
         only: parts of case names, or patterns; all cases when empty.
         quick: a few cases, few rounds: to see that everything runs.
         device: "cpu" or "cuda".
-        num_threads: CPU threads.
+        num_threads: CPU threads of the cases that do not bring a number of their own.
+        rivals: measure torch.compile, OpenVINO and ONNX Runtime too, where a case has them.
+        ceilings: by number of threads, where they were measured before; missing ones are measured.
         report: gets one line per case.
 
     Raises:
         ValueRangeError: no case matches.
-        PyfaceError: a result differs from the reference by more than it may.
+        PyfaceError: a result of ours differs from the reference by more than it may.
     """
     chosen = select(all_cases(), only, quick)
+    kept = keep_freed_memory()
+    found = dict(ceilings or {})
     measured: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
-    with threads(num_threads):
-        for case in chosen:
-            try:
-                work = case.build(device)
-            except (ImportError, BackendError) as error:
-                skipped.append({"name": case.name, "reason": str(error)})
-                report(f"{case.name}: skipped, {error}")
-                continue
-            entry = _entry(case, work, device, _ROUNDS[quick])
-            measured.append(entry)
-            report(_line(entry))
+    for case in chosen:
+        count = case.threads or num_threads
+        try:
+            with threads(count):
+                _require_threads(case)
+                work, left_out = _with_rivals(case, case.build(device), device, rivals)
+                if count not in found:
+                    found[count] = measure_ceilings(device, count)
+                entry = entry_of(case, work, device, _ROUNDS[quick], found[count], left_out)
+                del work
+        except (ImportError, BackendError) as error:
+            skipped.append({"name": case.name, "reason": str(error)})
+            report(f"{case.name}: skipped, {error}")
+            continue
+        finally:
+            forget_rivals()
+            gc.collect()
+        measured.append(entry)
+        report(line_of(entry))
     return {
         "format": FORMAT,
         "kind": "pyface-benchmark",
         "machine": machine_facts(device, num_threads),
-        "settings": {"quick": quick, "rounds": _ROUNDS[quick], "only": list(only)},
+        "settings": {
+            "quick": quick,
+            "rounds": _ROUNDS[quick],
+            "only": list(only),
+            "rivals": rivals,
+            "freed_memory_kept": kept,
+        },
+        "ceilings": {str(count): found[count].to_dict() for count in sorted(found)},
         "cases": measured,
         "skipped": skipped,
     }
 
 
-def check_result(case: Case, work: Workload) -> dict[str, float] | None:
-    """Largest error of our result relative to the largest reference value, and what is allowed.
-
-    Raises PyfaceError when it is more than that: a wrong result has no speed.
-    """
-    if work.reference is None:
-        return None
-    ours = next(iter(work.variants.values()))
-    if ours.prepare is not None:
-        ours.prepare()
-    result = ours.run()
-    with torch.no_grad():
-        reference = work.reference().detach()
-    if result is None or result.shape != reference.shape:
-        shape = None if result is None else list(result.shape)
-        raise PyfaceError(f"{case.name} gives shape {shape}, the reference {list(reference.shape)}")
-    error = float((result.double() - reference).abs().max() / reference.abs().max())
-    if not error <= work.tolerance:
-        raise PyfaceError(
-            f"{case.name} is off by {error:.3g} of the largest value; allowed is {work.tolerance:g}"
-        )
-    return {"max_error": float(f"{error:.3g}"), "tolerance": work.tolerance}
+def _require_threads(case: Case) -> None:
+    """Raises BackendError when the machine has fewer cores than the case asks for."""
+    cores = os.cpu_count() or 1
+    if case.threads > cores:
+        raise BackendError(f"{case.threads} threads need as many cores; this machine has {cores}.")
 
 
-def _entry(case: Case, work: Workload, device: str, rounds: int) -> dict[str, Any]:
-    check = check_result(case, work)
-    rounds = min(rounds, case.rounds or rounds)
-    parts: dict[str, dict[str, Timing]] = {}
-    if any(variant.parts for variant in work.variants.values()):
-        timings, parts = _measure_parts(work, rounds, device)
-    else:
-        timings = measure(work.variants, rounds=rounds, calls=case.calls, cold=case.cold, device=device)
-    names = list(timings)
-    ours = timings[names[0]]
-    seconds = Quartiles.of(ours.best).median / 1e3
-    return {
-        "name": case.name,
-        "group": case.group,
-        "op": case.op,
-        "size": case.size,
-        "dtype": case.dtype,
-        "layout": case.layout,
-        "caches": "cold" if case.cold else "warm",
-        "bytes": work.bytes,
-        "flops": work.flops,
-        "items": work.items,
-        "gb_per_s": _rate(work.bytes, seconds, 1e9),
-        "gflop_per_s": _rate(work.flops, seconds, 1e9),
-        "items_per_s": _rate(work.items, seconds, 1.0),
-        "check": check,
-        "variants": {name: _times(timing, parts.get(name, {})) for name, timing in timings.items()},
-        "speedup": {
-            name: Quartiles.of(
-                [theirs / mine for theirs, mine in zip(timings[name].best, ours.best, strict=True)]
-            ).to_dict()
-            for name in names[1:]
-        },
-    }
-
-
-def _rate(amount: int, seconds: float, unit: float) -> float | None:
-    return float(f"{amount / seconds / unit:.4g}") if amount and seconds > 0 else None
-
-
-def _measure_parts(
-    work: Workload, rounds: int, device: str
-) -> tuple[dict[str, Timing], dict[str, dict[str, Timing]]]:
-    """Times of every variant as the weighted sum of its parts in the same round, and those of the parts."""
-    pieces = {
-        (name, part): Variant(piece.run)
-        for name, variant in work.variants.items()
-        for part, piece in variant.parts.items()
-    }
-    found = measure(pieces, rounds=rounds, warmup=1, cold=False, device=device)
-    parts: dict[str, dict[str, Timing]] = {}
-    for (name, part), timing in found.items():
-        parts.setdefault(name, {})[part] = timing
-    whole = {}
-    for name, variant in work.variants.items():
-        weights = {part: piece.weight for part, piece in variant.parts.items()}
-        whole[name] = Timing(
-            _weighted([(weight, parts[name][part].cpu) for part, weight in weights.items()]),
-            _weighted([(weight, parts[name][part].wall) for part, weight in weights.items()]),
-        )
-    return whole, parts
-
-
-def _weighted(times: list[tuple[float, list[float]]]) -> list[float]:
-    return [sum(weight * series[i] for weight, series in times) for i in range(len(times[0][1]))]
-
-
-def _times(timing: Timing, parts: Mapping[str, Timing]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "cpu_ms": Quartiles.of(timing.cpu).to_dict() if timing.cpu else None,
-        "wall_ms": Quartiles.of(timing.wall).to_dict(),
-        "rounds": len(timing.wall),
-    }
-    if parts:
-        found["parts_ms"] = {name: Quartiles.of(part.best).to_dict() for name, part in parts.items()}
-    return found
-
-
-def _line(entry: dict[str, Any]) -> str:
-    ours = next(iter(entry["variants"].values()))
-    time = (ours["cpu_ms"] or ours["wall_ms"])["median"]
-    ratios = ", ".join(f"{q['median']:.2f}x {name}" for name, q in entry["speedup"].items())
-    rate = f", {entry['items_per_s']:.4g} images/s" if entry["items_per_s"] else ""
-    return f"{entry['name']}: {time:.4g} ms{rate}" + (f", {ratios}" if ratios else "")
+def _with_rivals(case: Case, work: Workload, device: str, wanted: bool) -> tuple[Workload, dict[str, str]]:
+    """The workload with the rivals that its formula gives, and the reasons for those it does not."""
+    if not wanted or not case.rivals or work.formula is None:
+        return work, {}
+    built, reasons = build_rivals(work.formula, dtype=case.dtype, device=device)
+    return replace(work, variants={**work.variants, **built}), reasons

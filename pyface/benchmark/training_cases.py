@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyface.benchmark.case import Case, Part, Variant, Workload
+from pyface.benchmark.case import EAGER, OURS, Case, Part, Variant, Workload
 from pyface.benchmark.plain_stylegan2 import plain_twin
 
-__all__ = ["PHASES", "training_cases", "training_workload"]
+__all__ = ["PHASES", "PRECISIONS", "training_cases", "training_workload"]
 
 PHASES = ("Gmain", "Gpl", "Dmain", "Dr1")
-PLAIN = "torch float32 NCHW"
+PRECISIONS = {OURS: "bfloat16", f"{OURS} float32": "float32"}
 _SIZES = ((64, 8), (256, 2))  # (resolution, batch)
 
 
@@ -44,10 +44,10 @@ def training_workload(side: int, batch: int, device: str, **settings: Any) -> Wo
 
     keep_freed_memory()
     variants = {}
-    for precision in ("bfloat16", "float32"):
+    for name, precision in PRECISIONS.items():
         recipe = StyleGAN2Recipe(resolution=(side, side), batch=batch, precision=precision, **settings)
-        variants[f"pyface {precision}"] = _variant(recipe, device, plain=False)
-    variants[PLAIN] = _variant(recipe, device, plain=True)
+        variants[name] = _variant(recipe, device, plain=False)
+    variants[EAGER] = _variant(recipe, device, plain=True)
     return Workload(variants, items=batch)
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from pyface.benchmark import measure
-from pyface.benchmark.case import Case, Part, Variant, Workload
+from pyface.benchmark.case import EAGER, Case, Part, Variant, Workload
+from pyface.benchmark.ceilings import Ceilings
+from pyface.benchmark.document import entry_of
 from pyface.benchmark.plain_stylegan2 import plain_twin
-from pyface.benchmark.suite import _entry
-from pyface.benchmark.training_cases import PHASES, PLAIN, training_workload
+from pyface.benchmark.training_cases import PHASES, training_workload
 from pyface.errors import ValueRangeError
 from pyface.models import (
     DiscriminatorConfig,
@@ -101,7 +102,7 @@ def test_twin_refuses_what_it_has_no_form_of():
 
 def test_phases_run_and_are_weighted():
     work = training_workload(16, 4, "cpu", z_dim=8, w_dim=8, **SMALL)
-    assert list(work.variants) == ["pyface bfloat16", "pyface float32", PLAIN]
+    assert list(work.variants) == ["pyface", "pyface float32", EAGER]
     for variant in work.variants.values():
         assert tuple(variant.parts) == PHASES
         assert [part.weight for part in variant.parts.values()] == [1, 1 / 4, 1, 1 / 16]
@@ -116,7 +117,7 @@ def test_the_whole_is_the_weighted_sum_of_its_parts():
     }
     work = Workload({"pyface": Variant(lambda: None, parts=parts)}, items=4)
     case = Case("step/4", "training", "step", "4", "float32", "-", lambda device: work, rounds=2)
-    entry = _entry(case, work, "cpu", 5)
+    entry = entry_of(case, work, "cpu", 5, Ceilings(10.0, 80.0, 100.0, 1000.0, None, 900.0))
     found = entry["variants"]["pyface"]
     assert found["rounds"] == 2
     assert calls.count("often") == calls.count("seldom") == 3  # one to warm up
