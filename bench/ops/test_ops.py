@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pyface.benchmark import Case, all_cases
+from pyface.benchmark.document import check_result
 from pyface.benchmark.method import threads
-from pyface.benchmark.suite import check_result
 from pyface.errors import BackendError
 
 pytest.importorskip("pytest_benchmark")
@@ -21,6 +21,6 @@ def test_speed(case: Case, benchmark) -> None:
         pytest.skip(str(error))
     ours = next(iter(work.variants.values()))
     with threads(1):
-        benchmark.extra_info["check"] = check_result(case, work)
+        benchmark.extra_info["check"] = check_result(case, work).check
         benchmark.extra_info["bytes"], benchmark.extra_info["flops"] = work.bytes, work.flops
         benchmark.pedantic(ours.run, rounds=5, iterations=case.calls, warmup_rounds=1)

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from pyface.benchmark.case import Formula, Variant
 from pyface.errors import BackendError
 
-__all__ = ["COMPILE", "ONNX_RUNTIME", "OPENVINO", "RIVALS", "build_rivals", "forget_rivals"]
+__all__ = ["COMPILE", "ONNX_RUNTIME", "OPENVINO", "RIVALS", "build_rivals", "export_onnx", "forget_rivals"]
 
 COMPILE, OPENVINO, ONNX_RUNTIME = "torch.compile", "OpenVINO", "ONNX Runtime"
 _EXTRA = 'pip install "pyface-synth[bench]"'
@@ -38,15 +38,18 @@ Build = Callable[[Formula, str], Callable[[], Tensor]]
 
 
 def build_rivals(
-    formula: Formula, dtype: str = "float32", device: str = "cpu"
+    formula: Formula, dtype: str = "float32", device: str = "cpu", names: Collection[str] | None = None
 ) -> tuple[dict[str, Variant], dict[str, str]]:
     """(variants by name, reasons by name of the runtimes that cannot do it here).
 
     Each variant has run once when this returns. dtype: the precision of the case, "float32" or "bfloat16".
+    names: of the runtimes that are wanted; all when None.
     """
     built: dict[str, Variant] = {}
     reasons: dict[str, str] = {}
     for name, build in RIVALS.items():
+        if names is not None and name not in names:
+            continue
         try:
             if torch.device(device).type != "cpu" and name != COMPILE:
                 raise BackendError("measured on the CPU only")
@@ -220,7 +223,7 @@ def _onnx_runtime(formula: Formula, dtype: str) -> Callable[[], Tensor]:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory(prefix="pyface-onnx-") as folder:
-        path = _as_onnx(_float32(formula.module), inputs, Path(folder))
+        path = export_onnx(_float32(formula.module), inputs, Path(folder))
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         shape = tuple(formula.module(*inputs).shape)
@@ -242,7 +245,7 @@ def _element(x: Tensor) -> Any:
     return x.numpy().dtype.type
 
 
-def _as_onnx(module: nn.Module, inputs: Sequence[Tensor], folder: Path) -> Path:
+def export_onnx(module: nn.Module, inputs: Sequence[Tensor], folder: Path) -> Path:
     """A file in `folder` with the module in ONNX: by the exporter of graphs, or else the one that traces."""
     path = folder / "model.onnx"
     try:

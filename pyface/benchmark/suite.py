@@ -6,20 +6,22 @@ import fnmatch
 import gc
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pyface.benchmark.alignment_cases import alignment_cases
-from pyface.benchmark.case import Case, Workload
+from pyface.benchmark.case import EAGER, Case, Workload
 from pyface.benchmark.ceilings import Ceilings, measure_ceilings
 from pyface.benchmark.document import entry_of, line_of
 from pyface.benchmark.machine import machine_facts
 from pyface.benchmark.method import threads
 from pyface.benchmark.network_cases import network_cases
 from pyface.benchmark.op_cases import op_cases
-from pyface.benchmark.rivals import build_rivals, forget_rivals
+from pyface.benchmark.process_cases import ProcessCase, measure_processes, process_cases
+from pyface.benchmark.rivals import RIVALS, build_rivals, forget_rivals
+from pyface.benchmark.scaling_cases import scaling_cases
 from pyface.benchmark.training_cases import training_cases
 from pyface.errors import BackendError, ValueRangeError
 from pyface.training.allocator import keep_freed_memory
@@ -28,11 +30,26 @@ __all__ = ["FORMAT", "all_cases", "run_suite", "schema", "select"]
 
 FORMAT = 2
 _ROUNDS = {False: 15, True: 5}
+_SCREEN_ROUNDS = {False: 5, True: 3}
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def quick(self) -> bool: ...
+    @property
+    def screen(self) -> str: ...
+
+
+_Case = TypeVar("_Case", bound=_Named)
 
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the tables."""
-    return [*op_cases(), *network_cases(), *alignment_cases(), *training_cases()]
+    return [*op_cases(), *network_cases(), *alignment_cases(), *training_cases(), *scaling_cases()]
 
 
 def schema() -> dict[str, Any]:
@@ -42,8 +59,9 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def select(cases: Iterable[Case], only: Iterable[str], quick: bool) -> list[Case]:
-    """Cases whose name contains, or as a pattern matches, one of `only`; all when it is empty.
+def select(cases: Iterable[_Case], only: Iterable[str], quick: bool, screen: bool = False) -> list[_Case]:
+    """Cases whose name contains, or as a pattern matches, one of `only`, or whose group it is; all when it is
+    empty. quick, screen: only those that are marked so.
 
     Raises ValueRangeError when nothing is left.
     """
@@ -53,25 +71,45 @@ def select(cases: Iterable[Case], only: Iterable[str], quick: bool) -> list[Case
         case
         for case in cases
         if (case.quick or not quick)
-        and (not wanted or any(word in case.name or fnmatch.fnmatch(case.name, word) for word in wanted))
+        and (case.screen or not screen)
+        and (not wanted or any(_matches(case, word) for word in wanted))
     ]
     if not found:
         groups = sorted({case.name.split("/")[0] for case in cases})
         raise ValueRangeError(
-            f"no case matches {', '.join(wanted) or 'a quick run'}; names begin with {', '.join(groups)}"
+            f"no case matches {', '.join(wanted) or 'a quick run'}{' (quick)' if quick and wanted else ''}; "
+            f"names begin with {', '.join(groups)}. All of them: pyface bench --list"
         )
     return found
+
+
+def _matches(case: _Named, word: str) -> bool:
+    return word == case.group or word in case.name or fnmatch.fnmatch(case.name, word)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How every case of a run is measured."""
+
+    device: str
+    num_threads: int
+    rounds: int
+    eager: bool
+    rivals: tuple[str, ...]
 
 
 def run_suite(
     only: Iterable[str] = (),
     *,
     quick: bool = False,
+    screen: bool = False,
     device: str = "cpu",
     num_threads: int = 1,
-    rivals: bool = True,
+    eager: bool = True,
+    rivals: bool | Collection[str] = True,
     ceilings: Mapping[int, Ceilings] | None = None,
     report: Callable[[str], None] = lambda line: None,
+    keep: Callable[[dict[str, Any]], None] = lambda document: None,
 ) -> dict[str, Any]:
     """Measure cases; gives a document as `schema` describes it.
 
@@ -79,57 +117,87 @@ def run_suite(
     pays for fresh pages in each call.
 
     Args:
-        only: parts of case names, or patterns; all cases when empty.
+        only: parts of case names, patterns, or groups; all cases when empty.
         quick: a few cases, few rounds: to see that everything runs.
+        screen: only cases that stand on the screen of `pyface bench`, in few rounds.
         device: "cpu" or "cuda".
         num_threads: CPU threads of the cases that do not bring a number of their own.
-        rivals: measure torch.compile, OpenVINO and ONNX Runtime too, where a case has them.
+        eager: measure the forms of plain torch.
+        rivals: measure torch.compile, OpenVINO and ONNX Runtime too, where a case has them; or their names.
         ceilings: by number of threads, where they were measured before; missing ones are measured.
         report: gets one line per case.
+        keep: gets the document so far after each case, so that a run that is ended loses nothing.
 
     Raises:
         ValueRangeError: no case matches.
         PyfaceError: a result of ours differs from the reference by more than it may.
     """
-    chosen = select(all_cases(), only, quick)
-    kept = keep_freed_memory()
-    found = dict(ceilings or {})
-    measured: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
-    for case in chosen:
-        count = case.threads or num_threads
-        try:
-            with threads(count):
-                _require_threads(case)
-                work, left_out = _with_rivals(case, case.build(device), device, rivals)
-                if count not in found:
-                    found[count] = measure_ceilings(device, count)
-                entry = entry_of(case, work, device, _ROUNDS[quick], found[count], left_out)
-                del work
-        except (ImportError, BackendError) as error:
-            skipped.append({"name": case.name, "reason": str(error)})
-            report(f"{case.name}: skipped, {error}")
-            continue
-        finally:
-            forget_rivals()
-            gc.collect()
-        measured.append(entry)
-        report(line_of(entry))
-    return {
+    every: list[Case | ProcessCase] = [*all_cases(), *process_cases()]
+    chosen = select(every, only, quick, screen)
+    names = tuple(RIVALS if rivals is True else rivals or ())
+    way = _Way(device, num_threads, (_SCREEN_ROUNDS if screen else _ROUNDS)[quick], eager, names)
+    settings = {
+        "quick": quick,
+        "rounds": way.rounds,
+        "only": list(only),
+        "eager": eager,
+        "rivals": list(names),
+    }
+    document: dict[str, Any] = {
         "format": FORMAT,
         "kind": "pyface-benchmark",
         "machine": machine_facts(device, num_threads),
-        "settings": {
-            "quick": quick,
-            "rounds": _ROUNDS[quick],
-            "only": list(only),
-            "rivals": rivals,
-            "freed_memory_kept": kept,
-        },
-        "ceilings": {str(count): found[count].to_dict() for count in sorted(found)},
-        "cases": measured,
-        "skipped": skipped,
+        "settings": {**settings, "freed_memory_kept": keep_freed_memory()},
+        "ceilings": {},
+        "cases": [],
+        "measurements": [],
+        "skipped": [],
     }
+    known = dict(ceilings or {})
+    for case in chosen:
+        if isinstance(case, Case):
+            _measure_case(case, way, known, document, report)
+            document["ceilings"] = {str(count): known[count].to_dict() for count in sorted(known)}
+            keep(document)
+    processes = [case for case in chosen if isinstance(case, ProcessCase) and _wanted(case, way)]
+    measured = measure_processes(processes, num_threads, device, quick, report)
+    document["measurements"], skipped = measured
+    document["skipped"] += skipped
+    keep(document)
+    return document
+
+
+def _wanted(case: ProcessCase, way: _Way) -> bool:
+    """A way that was not asked for is not measured in fresh processes either."""
+    return case.variant not in RIVALS or case.variant in way.rivals
+
+
+def _measure_case(
+    case: Case,
+    way: _Way,
+    ceilings: dict[int, Ceilings],
+    document: dict[str, Any],
+    report: Callable[[str], None],
+) -> None:
+    """Adds an entry to the document, and to the ceilings those of a new number of threads."""
+    count = case.threads or way.num_threads
+    try:
+        with threads(count):
+            _require_threads(case)
+            work, left_out = _compared(case, case.build(way.device), way)
+            if count not in ceilings:
+                ceilings[count] = measure_ceilings(way.device, count)
+            entry = entry_of(case, work, way.device, way.rounds, ceilings[count], left_out)
+            del work
+    except (ImportError, BackendError) as error:
+        document["skipped"].append({"name": case.name, "reason": str(error)})
+        report(f"{case.name}: skipped, {error}")
+        return
+    finally:
+        forget_rivals()
+        gc.collect()
+    document["cases"].append(entry)
+    report(line_of(entry))
 
 
 def _require_threads(case: Case) -> None:
@@ -139,9 +207,12 @@ def _require_threads(case: Case) -> None:
         raise BackendError(f"{case.threads} threads need as many cores; this machine has {cores}.")
 
 
-def _with_rivals(case: Case, work: Workload, device: str, wanted: bool) -> tuple[Workload, dict[str, str]]:
+def _compared(case: Case, work: Workload, way: _Way) -> tuple[Workload, dict[str, str]]:
     """The workload with the rivals that its formula gives, and the reasons for those it does not."""
-    if not wanted or not case.rivals or work.formula is None:
+    if not way.eager:
+        kept = {name: one for name, one in work.variants.items() if not name.startswith(EAGER)}
+        work = replace(work, variants=kept)
+    if not way.rivals or not case.rivals or work.formula is None:
         return work, {}
-    built, reasons = build_rivals(work.formula, dtype=case.dtype, device=device)
+    built, reasons = build_rivals(work.formula, dtype=case.dtype, device=way.device, names=way.rivals)
     return replace(work, variants={**work.variants, **built}), reasons
