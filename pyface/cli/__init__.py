@@ -13,7 +13,7 @@ from pyface.errors import PyfaceError
 
 # verb -> (module with an attribute `command`, help line)
 VERBS = {
-    "bench": ("pyface.cli.bench", "Measure the ops, the networks and the renderer on this machine."),
+    "bench": ("pyface.cli.bench", "Say how fast this machine is at what, and what limits it."),
     "convert": ("pyface.cli.convert", "Convert an NVIDIA or rosinality checkpoint without running its code."),
     "data": ("pyface.cli.data", "Render, check, repair, pack and look at datasets."),
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),
