@@ -16,7 +16,7 @@ help:
 	@echo "make demo      set up, train a little, write a small dataset and pictures to out/demo"
 	@echo "make test      set up and run the tests          make test-all   with the slow ones"
 	@echo "make lint      style, types, floors              make package    sdist, wheel, clean install"
-	@echo "make bench     measure and regenerate bench/RESULTS.md"
+	@echo "make bench     measure everything (hours) and regenerate bench/RESULTS.md"
 
 $(VENV)/.base: constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -77,7 +77,7 @@ package: $(VENV)/.dev
 	cd build && clean-venv/bin/python ../tools/smoke_test.py
 
 bench: $(VENV)/.package-emu
-	$(BIN)/python -m pyface bench --out bench/results
+	$(BIN)/python -m pyface bench --suite --out bench/results
 	$(BIN)/python bench/report.py
 
 clean:
