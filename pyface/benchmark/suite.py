@@ -136,23 +136,7 @@ def run_suite(
     chosen = select(every, only, quick, screen)
     names = tuple(RIVALS if rivals is True else rivals or ())
     way = _Way(device, num_threads, (_SCREEN_ROUNDS if screen else _ROUNDS)[quick], eager, names)
-    settings = {
-        "quick": quick,
-        "rounds": way.rounds,
-        "only": list(only),
-        "eager": eager,
-        "rivals": list(names),
-    }
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "kind": "pyface-benchmark",
-        "machine": machine_facts(device, num_threads),
-        "settings": {**settings, "freed_memory_kept": keep_freed_memory()},
-        "ceilings": {},
-        "cases": [],
-        "measurements": [],
-        "skipped": [],
-    }
+    document = _empty_document(way, list(only), quick)
     known = dict(ceilings or {})
     for case in chosen:
         if isinstance(case, Case):
@@ -160,11 +144,30 @@ def run_suite(
             document["ceilings"] = {str(count): known[count].to_dict() for count in sorted(known)}
             keep(document)
     processes = [case for case in chosen if isinstance(case, ProcessCase) and _wanted(case, way)]
-    measured = measure_processes(processes, num_threads, device, quick, report)
-    document["measurements"], skipped = measured
+    document["measurements"], skipped = measure_processes(processes, num_threads, device, quick, report)
     document["skipped"] += skipped
     keep(document)
     return document
+
+
+def _empty_document(way: _Way, only: list[str], quick: bool) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": "pyface-benchmark",
+        "machine": machine_facts(way.device, way.num_threads),
+        "settings": {
+            "quick": quick,
+            "rounds": way.rounds,
+            "only": only,
+            "eager": way.eager,
+            "rivals": list(way.rivals),
+            "freed_memory_kept": keep_freed_memory(),
+        },
+        "ceilings": {},
+        "cases": [],
+        "measurements": [],
+        "skipped": [],
+    }
 
 
 def _wanted(case: ProcessCase, way: _Way) -> bool:
