@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bindings/bind_conformance.h"
+#include "bindings/bind_conv2d.h"
 #include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
 #include "cuda/device.h"
@@ -12,6 +13,7 @@ PYBIND11_MODULE(_cuda, m) {
   pyface::bind_ops(m, PYFACE_LAUNCHERS(cuda));
   pyface::bind_face_render(m, &pyface::launch_face_render_cuda);
   pyface::bind_conformance(m, &pyface::launch_conformance_cuda);
+  pyface::bind_conv2d(m, &pyface::launch_conv2d_cuda, &pyface::plan_conv2d_cuda);
   m.def(
       "device_count",
       [] {

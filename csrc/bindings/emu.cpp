@@ -1,6 +1,7 @@
 // pyface._emu: the CUDA kernel bodies executed on the CPU, for tests. `where` is the schedule of the emulated
 // threads: 0 forward, 1 reverse, 2 random.
 #include "bindings/bind_conformance.h"
+#include "bindings/bind_conv2d.h"
 #include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
 
@@ -9,4 +10,5 @@ PYBIND11_MODULE(_emu, m) {
   pyface::bind_ops(m, PYFACE_LAUNCHERS(emu));
   pyface::bind_face_render(m, &pyface::launch_face_render_emu);
   pyface::bind_conformance(m, &pyface::launch_conformance_emu);
+  pyface::bind_conv2d(m, &pyface::launch_conv2d_emu, &pyface::plan_conv2d_emu);
 }

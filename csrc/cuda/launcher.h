@@ -19,11 +19,10 @@ class CudaLauncher {
   // Elements that one launch may index.
   int64_t index_limit() const { return int64_t{1} << 31; }
 
-  int multiprocessors() const {
-    int device = 0, count = 0;
-    check(cudaGetDevice(&device), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-    return count;
+  int multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount); }
+  // 80 for compute capability 8.0.
+  int capability() const {
+    return attribute(cudaDevAttrComputeCapabilityMajor) * 10 + attribute(cudaDevAttrComputeCapabilityMinor);
   }
 
   template <class... Parameters, class... Arguments>
@@ -45,6 +44,12 @@ class CudaLauncher {
   }
 
  private:
+  int attribute(cudaDeviceAttr which) const {
+    int device = 0, value = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+  }
   static std::string text(const dim3& d) {
     return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z);
   }

@@ -10,6 +10,9 @@ namespace pyface {
 // Tests lower it to see that large tensors go in slices.
 inline int64_t emu_index_limit = int64_t{1} << 31;
 
+// Tests lower it to see that kernels are refused.
+inline int emu_capability = 90;
+
 class EmuLauncher {
  public:
   EmuLauncher(const char* op, int schedule) : schedule_(schedule) {
@@ -19,6 +22,7 @@ class EmuLauncher {
   // Small on purpose: grid-stride loops take more than one turn even in small tests.
   int multiprocessors() const { return 1; }
   int64_t index_limit() const { return emu_index_limit; }
+  int capability() const { return emu_capability; }
 
   template <class... Parameters, class... Arguments>
   void operator()(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t shared,

@@ -3,20 +3,26 @@ checks of arguments."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyface.ops._checks import DTYPES, Resampling, parameter_dtype, round_to
-from pyface.ops._composition import DEMODULATION_EPS, Epilogue, WeightForm
+from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm
 from pyface.ops._native import Backend
 
 __all__ = [
+    "Finish",
+    "Heads",
     "bias_act",
     "bias_act_grad",
+    "conv2d",
     "conv_epilogue",
+    "conv_output_size",
     "demodulate",
     "modulate",
     "pack_weight",
@@ -233,3 +239,135 @@ def unpack_weight(k: Backend, packed: Tensor, form: WeightForm) -> Tensor:
         k_h * k_w, form.transposed, form.flip, form.gain,
     )  # fmt: skip
     return w
+
+
+class Finish(NamedTuple):
+    """What `conv2d` does with its sums: next_style * clamp(gain * act(sums * demod + noise + bias)).
+
+    demod, next_style [N, O]; noise [N or 1, 1, H, W]; bias [O]; all float32.
+    Without an epilogue the sums stay as they are.
+    """
+
+    epilogue: Epilogue | None = None
+    demod: Tensor | None = None
+    noise: Tensor | None = None
+    bias: Tensor | None = None
+    next_style: Tensor | None = None
+
+
+class Heads(NamedTuple):
+    """Pictures made of a convolution's output v (before next_style):
+    clamp(weight[n, k] . v + bias[k]) + the skip upsampled by two, or + `image` as it was.
+
+    weight [N, K, O], K up to 8; bias [K]; skip [N, K, H / 2, W / 2] with its filter [4, 4] (sum 1); image
+    [N, K, H, W], changed in place; all float32. clamp < 0 means none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    skip: Tensor | None = None
+    skip_filter: Tensor | None = None
+    image: Tensor | None = None
+    clamp: float = -1.0
+
+
+class _ConvPlan(NamedTuple):
+    """How a convolution will go: what `conv2d_plan` of the native module answers."""
+
+    tensor_cores: bool
+    rows: int
+    columns: int
+    splits: int
+    workspace_bytes: int
+    fused_heads: bool
+
+
+@functools.lru_cache(maxsize=4096)
+def _conv2d_plan(k: Backend, device: torch.device, *sizes: int) -> _ConvPlan:
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        return _ConvPlan(*k.conv2d_plan(*sizes, 0))
+
+
+def conv_output_size(x: Tensor, w: Tensor, c: Conv) -> tuple[int, int]:
+    """Height and width of `conv2d`'s output; `w` is [O, I, kh, kw]."""
+    sizes = []
+    for a in (0, 1):
+        size, kernel = x.shape[a + 2], w.shape[a + 2]
+        if c.transposed:
+            sizes.append((size - 1) * c.stride[a] - 2 * c.padding[a] + kernel + c.output_padding[a])
+        else:
+            sizes.append((size + 2 * c.padding[a] - kernel) // c.stride[a] + 1)
+    return sizes[0], sizes[1]
+
+
+def conv2d(
+    k: Backend,
+    x: Tensor,
+    w: Tensor,
+    c: Conv,
+    style: Tensor | None = None,
+    finish: Finish | None = None,
+    heads: Heads | None = None,
+    keep_y: bool = True,
+    tile: int = -1,
+    splits: int = 0,
+) -> tuple[Tensor | None, Tensor | None]:
+    """A convolution of x [N, I, H, W] times style [N, I] with w [O, I, kh, kw], finished: (y, image).
+
+    1x1 or 3x3, stride 1 or 2 on both axes, one group; float32, float16 or bfloat16, the style float32. Where
+    `c` is transposed `w` is torch's weight with its first two axes exchanged. y is channels_last; image
+    [N, K, H, W] is there with `heads`. keep_y=False: y may be left out (None) where the heads come out of the
+    same kernel. tile, splits: the choice of a launch, -1 and 0 for the rule (pyface/conv2d.h).
+    """
+    f = Finish() if finish is None else finish
+    channels_last = torch.channels_last
+    x, w = x.contiguous(memory_format=channels_last), w.contiguous(memory_format=channels_last)
+    n, in_channels, h, width = x.shape
+    out_channels, kernel = w.shape[0], w.shape[2]
+    out_h, out_w = conv_output_size(x, w, c)
+    style, demod, noise, bias, next_style = (
+        None if t is None else t.contiguous() for t in (style, f.demod, f.noise, f.bias, f.next_style)
+    )
+    act, alpha, gain, clamp = (0, 0.0, 1.0, -1.0)
+    if f.epilogue is not None:
+        e = f.epilogue
+        act, alpha, gain, clamp = e.activation.code, e.alpha, e.gain, _clamp(e, x.dtype)
+    count = 0 if heads is None else heads.weight.shape[1]
+    sizes = (n, h, width, in_channels, out_h, out_w, out_channels, kernel, c.stride[0])
+    aligned = x.data_ptr() % 16 == 0 and w.data_ptr() % 16 == 0
+    plan = _conv2d_plan(
+        k, x.device, DTYPES[x.dtype], *sizes, c.transposed, style is not None, aligned, act, count, tile,
+        splits,
+    )  # fmt: skip
+    y = None
+    if keep_y or not plan.fused_heads:
+        shape = (n, out_channels, out_h, out_w)
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=channels_last)
+    image, extra = _head_tensors(heads, (n, count, out_h, out_w))
+    if n * out_channels * out_h * out_w == 0:
+        return y, image
+    workspace = torch.empty(plan.workspace_bytes // 4, dtype=torch.float32, device=x.device)
+    per_sample = noise is not None and noise.shape[0] == n
+    k.run(
+        k.conv2d, x, x.data_ptr(), w.data_ptr(), _pointer(style), _pointer(demod), _pointer(noise),
+        _pointer(bias), _pointer(next_style), _pointer(y), *(_pointer(t) for t in extra), _pointer(image),
+        workspace.data_ptr(), plan.workspace_bytes, DTYPES[x.dtype], *sizes, c.padding[0], c.padding[1],
+        c.transposed, per_sample, act, alpha, gain, clamp, count, -1.0 if heads is None else heads.clamp,
+        heads is not None and heads.image is not None, tile, splits,
+    )  # fmt: skip
+    return y, image
+
+
+def _head_tensors(
+    heads: Heads | None, shape: tuple[int, int, int, int]
+) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
+    """The image, and weight, bias, skip and its filter as the kernel takes them."""
+    if heads is None:
+        return None, (None, None, None, None)
+    image = heads.image
+    if image is None:
+        image = torch.empty(shape, dtype=torch.float32, device=heads.weight.device)
+    else:
+        image = _claimed(image)
+    parts = (heads.weight, heads.bias, heads.skip, heads.skip_filter)
+    return image, tuple(None if t is None else t.contiguous() for t in parts)

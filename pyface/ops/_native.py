@@ -27,6 +27,11 @@ __all__ = ["Backend", "backend", "describe_backends", "refuse_reference", "reset
 _NAMES = ("auto", "reference", "cpu", "cuda")
 
 
+def _absent(*arguments: Any) -> Any:
+    """Stands for the kernels on tensor cores, which the CPU module does not have."""
+    raise BackendError("this kernel is in pyface._cuda alone. Use a CUDA device, or torch's convolution.")
+
+
 class Backend(abc.ABC):
     """One native module, and how its functions are launched.
 
@@ -47,6 +52,8 @@ class Backend(abc.ABC):
         self.conv_epilogue: Callable[..., None] = module.conv_epilogue
         self.pack_weight: Callable[..., None] = module.pack_weight
         self.unpack_weight: Callable[..., None] = module.unpack_weight
+        self.conv2d: Callable[..., None] = getattr(module, "conv2d", _absent)
+        self.conv2d_plan: Callable[..., Any] = getattr(module, "conv2d_plan", _absent)
 
     @abc.abstractmethod
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [ROOT / "tests/native/emu_suite.cpp"] + [
-    ROOT / f"csrc/emu/{op}.cpp"
-    for op in ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d")
-]
+# Test programs, each of the source of its name, and the ops it runs.
+PROGRAMS = {
+    "emu_suite": ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d"),
+    "emu_conv2d": ("conv2d",),
+}
 FLAVOURS = {
     "plain": [],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
@@ -59,16 +60,18 @@ class EmulatorBuild:
     folder: Path
     built: dict[str, Path] = field(default_factory=dict)
 
-    def objects(self, flavour: str) -> dict[str, Path]:
-        """Object file of each source by its stem."""
-        return {source.stem: self.folder / f"{flavour}_{source.stem}.o" for source in SOURCES}
+    def objects(self, flavour: str, program: str) -> dict[Path, Path]:
+        """Object file of each source of a program."""
+        sources = [ROOT / f"tests/native/{program}.cpp"]
+        sources += [ROOT / f"csrc/emu/{op}.cpp" for op in PROGRAMS[program]]
+        return {source: self.folder / f"{flavour}_{source.stem}.o" for source in sources}
 
-    def suite(self, flavour: str) -> Path:
-        """The program that runs every op in the emulator."""
-        name = f"suite_{flavour}"
+    def suite(self, flavour: str, program: str = "emu_suite") -> Path:
+        """A program that runs ops in the emulator."""
+        name = f"{program}_{flavour}"
         if name not in self.built:
-            objects = self.objects(flavour)
-            commands = [compile_command(flavour, source, objects[source.stem]) for source in SOURCES]
+            objects = self.objects(flavour, program)
+            commands = [compile_command(flavour, source, to) for source, to in objects.items()]
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(must, commands))
             self.built[name] = self.link(flavour, list(objects.values()), name)
@@ -89,15 +92,25 @@ class EmulatorBuild:
             self.built[name] = program
         return self.built[name]
 
-    def mutant(self, flavour: str, name: str, old: str, new: str) -> Path:
-        """The suite with one change, `old` to `new`, in the source of the upfirdn2d kernels."""
-        self.suite(flavour)
+    def mutant(
+        self,
+        flavour: str,
+        name: str,
+        old: str,
+        new: str,
+        program: str = "emu_suite",
+        op: str = "upfirdn2d",
+        header: str = "upfirdn2d",
+    ) -> Path:
+        """A program with one change, `old` to `new`, in a header of the kernels of `op`."""
+        self.suite(flavour, program)
         folder = self.folder / name
         (folder / "kernels").mkdir(parents=True, exist_ok=True)
-        text = (ROOT / "csrc/kernels/upfirdn2d.cuh").read_text()
+        text = (ROOT / f"csrc/kernels/{header}.cuh").read_text()
         assert text.count(old) == 1, f"the kernel source has {text.count(old)} times {old!r}; one is needed"
-        (folder / "kernels/upfirdn2d.cuh").write_text(text.replace(old, new))
-        object_file = folder / "upfirdn2d.o"
-        must(compile_command(flavour, ROOT / "csrc/emu/upfirdn2d.cpp", object_file, first_include=folder))
-        objects = {**self.objects(flavour), "upfirdn2d": object_file}
+        (folder / f"kernels/{header}.cuh").write_text(text.replace(old, new))
+        object_file = folder / f"{op}.o"
+        source = ROOT / f"csrc/emu/{op}.cpp"
+        must(compile_command(flavour, source, object_file, first_include=folder))
+        objects = {**self.objects(flavour, program), source: object_file}
         return self.link(flavour, list(objects.values()), f"mutant_{name}")

@@ -20,6 +20,7 @@ SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
     "TSAN_OPTIONS": "halt_on_error=0:report_signal_unsafe=0",
 }
+PROGRAMS = ["emu_suite", "emu_conv2d"]
 SECOND_BARRIER = "    __syncthreads();\n  }\n}\n\n// NHWC"
 
 
@@ -43,15 +44,17 @@ def run_race_check(emulator: Any, program: Path, *arguments: str) -> subprocess.
     return done
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("flavour", ["plain", "address"])
-def test_suite(emulator: Any, flavour: str) -> None:
-    done = run(emulator.suite(flavour), "all")
+def test_suite(emulator: Any, flavour: str, program: str) -> None:
+    done = run(emulator.suite(flavour, program), "all")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert done.stdout.endswith(" 0 failures\n")
 
 
-def test_suite_has_no_races(emulator: Any) -> None:
-    done = run_race_check(emulator, emulator.suite("thread"), "race")
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_suite_has_no_races(emulator: Any, program: str) -> None:
+    done = run_race_check(emulator, emulator.suite("thread", program), "race")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "WARNING: ThreadSanitizer" not in done.stderr
 
