@@ -40,6 +40,12 @@ SIZES = {
     "modulated_conv2d up 2": ((4, 128, 32, 32),),
 }
 QUICK_SIZE = (1, 128, 256, 256)
+SCREEN = {  # (op, type, layout) at that size -> label on the screen of `pyface bench`
+    ("conv_epilogue", "float32", "nchw"): "Epilogue of a layer of 256 px",
+    ("conv_epilogue", "bfloat16", "nhwc"): "Epilogue of a layer of 256 px",
+    ("blur", "float32", "nchw"): "Blur of 128 channels of 256 px",
+    ("upsample 2", "float32", "nchw"): "Twice the size of 128 channels of 256 px",
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
@@ -86,6 +92,7 @@ def _case(op: str, build: Build, size: tuple[int, ...], dtype: str, layout: str)
         dtype=dtype,
         layout=layout,
         build=lambda device: build(size, dtype, layout, device),
+        screen=SCREEN.get((op, dtype, layout), "") if size == QUICK_SIZE else "",
         quick=(size == QUICK_SIZE or op.startswith("modulated")) and layout == "nchw" and dtype == "float32",
     )
 
