@@ -8,8 +8,10 @@ programs took does not count) beside the wall clock. It is the process's and not
 OpenVINO works in threads of its own even when it is given only one: their time is work too. The same clock
 serves every variant of a case. For that, nothing may spin while another variant is measured: ONNX Runtime's
 pool is told to stop at the end of a run, OpenVINO's (TBB) sleeps when it has nothing to do. With more than
-one thread only the wall clock counts, since processor time would count waiting threads that spin. On a GPU a
-sample lies between two events on the stream.
+one thread only the wall clock counts, since processor time would count waiting threads that spin, and each
+sample begins after a pause in which the threads of the one before fall asleep (OpenMP's and TBB's spin for
+milliseconds and would take a core from their neighbour). On a GPU a sample lies between two events on the
+stream.
 
 What is the same for all variants of a case: weights and inputs, the number of threads, an allocator that
 keeps freed memory (`pyface.training.allocator`, set once for a whole run), a freshly allocated result in
@@ -39,6 +41,7 @@ _Key = TypeVar("_Key")
 
 _EVICTION_BYTES = 96 << 20
 _ORDER_SEED = 0
+_PAUSE_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -152,11 +155,14 @@ class Sampler:
 
 
 def _by_clock(run: Callable[[], object], calls: int) -> tuple[float | None, float]:
+    alone = torch.get_num_threads() == 1
+    if not alone:
+        time.sleep(_PAUSE_S)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
         run()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return (1e3 * cpu / calls if torch.get_num_threads() == 1 else None), 1e3 * wall / calls
+    return (1e3 * cpu / calls if alone else None), 1e3 * wall / calls
 
 
 def _between_events(run: Callable[[], object], calls: int) -> tuple[float | None, float]:

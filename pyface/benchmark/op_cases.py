@@ -1,28 +1,47 @@
 """The ops against plain torch: the formula as one writes it down, and better forms of it.
 
 Better forms work in place on the one tensor they have made, split the low-pass filter into its two axes, or
-upsample by a transposed convolution. Each op takes fresh memory for its result; cases named "preallocated"
-are the same work written into a tensor that is there already, by pyface and by torch alike. Inputs are drawn
-on the CPU with a seed.
+resample by a convolution with a stride or a transposed one. Each op takes fresh memory for its result; cases
+named "preallocated" are the same work written into a tensor that is there already, by pyface and by torch
+alike. Inputs are drawn on the CPU with a seed.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyface import ops
-from pyface.benchmark.case import EAGER, OURS, Case, Variant, Workload, eager_form
+from pyface.benchmark.case import EAGER, OURS, Case, Formula, Variant, Workload, eager_form
+from pyface.benchmark.op_formulas import (
+    CLAMP,
+    TAPS,
+    BiasAct,
+    ConvEpilogue,
+    Filter,
+    SynthesisLayer,
+    demodulation,
+    filter_formula,
+    filter_separable,
+    filter_strided,
+    filter_transposed,
+    filter_transposed_separable,
+    grouped,
+    leaky,
+    leaky_in_place,
+    per_sample_kernels,
+    shared,
+    taps,
+)
 
 __all__ = ["op_builders", "op_cases"]
 
-IN_PLACE, SEPARABLE, TRANSPOSED = (eager_form(form) for form in ("in place", "separable", "transposed"))
+IN_PLACE, SEPARABLE = eager_form("in place"), eager_form("separable")
+STRIDED, TRANSPOSED = eager_form("strided"), eager_form("transposed")
 PREALLOCATED = eager_form("preallocated")
 SEPARABLE_FRESH = eager_form("separable, fresh")  # torch's convolutions take no output
 LARGE: tuple[tuple[int, ...], ...] = ((4, 512, 32, 32), (1, 128, 256, 256), (1, 32, 1024, 1024))
@@ -49,8 +68,6 @@ SCREEN = {  # (op, type, layout) at that size -> label on the screen of `pyface 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
-GAIN, SLOPE, CLAMP = math.sqrt(2), 0.2, 256.0
-TAPS = (1.0, 3.0, 3.0, 1.0)
 
 Build = Callable[[tuple[int, ...], str, str, str], Workload]
 
@@ -93,6 +110,7 @@ def _case(op: str, build: Build, size: tuple[int, ...], dtype: str, layout: str)
         layout=layout,
         build=lambda device: build(size, dtype, layout, device),
         screen=SCREEN.get((op, dtype, layout), "") if size == QUICK_SIZE else "",
+        rivals=layout == "nchw",  # theirs choose a layout of their own
         quick=(size == QUICK_SIZE or op.startswith("modulated")) and layout == "nchw" and dtype == "float32",
     )
 
@@ -106,14 +124,6 @@ def _traffic(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return (F.leaky_relu(x, SLOPE) * GAIN).clamp(-CLAMP, CLAMP)
-
-
-def _leaky_in_place(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, SLOPE, inplace=True).mul_(GAIN).clamp_(-CLAMP, CLAMP)
-
-
 def _bias_act(
     size: tuple[int, ...], dtype: str, layout: str, device: str, preallocated: bool = False
 ) -> Workload:
@@ -123,16 +133,17 @@ def _bias_act(
     out = torch.empty_like(x) if preallocated else None
     variants = {OURS: Variant(lambda: ops.bias_act(x, b, act="lrelu", clamp=CLAMP, out=out))}
     if out is None:
-        variants[EAGER] = Variant(lambda: _leaky(x + b4))
-        variants[IN_PLACE] = Variant(lambda: _leaky_in_place(x + b4))
+        variants[EAGER] = Variant(lambda: leaky(x + b4))
+        variants[IN_PLACE] = Variant(lambda: leaky_in_place(x + b4))
     else:
-        variants[PREALLOCATED] = Variant(lambda: _leaky_in_place(torch.add(x, b4, out=out)))
+        variants[PREALLOCATED] = Variant(lambda: leaky_in_place(torch.add(x, b4, out=out)))
     return Workload(
         variants,
-        reference=lambda: _leaky(x.double() + b4.double()),
+        reference=lambda: leaky(x.double() + b4.double()),
         bytes=_traffic(x, b, x),
         flops=5 * x.numel(),
         tolerance=TOLERANCE[dtype],
+        formula=None if preallocated else Formula(BiasAct(b).eval(), (x,)),
     )
 
 
@@ -151,62 +162,22 @@ def _conv_epilogue(
         OURS: Variant(lambda: ops.conv_epilogue(x, demod, noise, b, act="lrelu", clamp=CLAMP, out=out))
     }
     if out is None:
-        variants[EAGER] = Variant(lambda: _leaky(x * d4 + noise_x + b4))
-        variants[IN_PLACE] = Variant(lambda: _leaky_in_place((x * d4).add_(noise_x).add_(b4)))
+        variants[EAGER] = Variant(lambda: leaky(x * d4 + noise_x + b4))
+        variants[IN_PLACE] = Variant(lambda: leaky_in_place((x * d4).add_(noise_x).add_(b4)))
     else:
         variants[PREALLOCATED] = Variant(
-            lambda: _leaky_in_place(torch.mul(x, d4, out=out).add_(noise_x).add_(b4))
+            lambda: leaky_in_place(torch.mul(x, d4, out=out).add_(noise_x).add_(b4))
         )
     return Workload(
         variants,
-        reference=lambda: _leaky(
+        reference=lambda: leaky(
             x.double() * demod.double().view(n, c, 1, 1) + noise.double() + b.double().view(1, c, 1, 1)
         ),
         bytes=_traffic(x, demod, noise, b, x),
         flops=7 * x.numel(),
         tolerance=TOLERANCE[dtype],
+        formula=None if preallocated else Formula(ConvEpilogue(b).eval(), (x, demod, noise)),
     )
-
-
-def _taps(like: Tensor, gain: float = 1.0) -> Tensor:
-    f = torch.tensor(TAPS, dtype=torch.float64) / sum(TAPS) * gain
-    return f.to(like.device, like.dtype)
-
-
-def _depthwise(x: Tensor, kernel: Tensor, stride: tuple[int, int] = (1, 1)) -> Tensor:
-    return F.conv2d(x, kernel.expand(x.shape[1], 1, -1, -1), stride=stride, groups=x.shape[1])
-
-
-def _filter_formula(x: Tensor, up: int, down: int, before: int, after: int) -> Tensor:
-    """Zeros between the pixels, padding, one two-dimensional depthwise convolution, every second pixel."""
-    n, c, h, w = x.shape
-    if up > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
-    f = _taps(x, up)
-    y = _depthwise(F.pad(x, (before, after, before, after)), torch.outer(f, f))
-    return y[:, :, ::down, ::down].contiguous() if down > 1 else y
-
-
-def _filter_separable(x: Tensor, down: int, before: int, after: int) -> Tensor:
-    """Two one-dimensional depthwise convolutions with a stride."""
-    f = _taps(x)
-    x = _depthwise(F.pad(x, (0, 0, before, after)), f.view(-1, 1), (down, 1))
-    return _depthwise(F.pad(x, (before, after, 0, 0)), f.view(1, -1), (1, down))
-
-
-def _filter_transposed(x: Tensor) -> Tensor:
-    """Upsampling without the zeros: a transposed depthwise convolution."""
-    f = _taps(x, 2.0)
-    kernel = torch.outer(f, f).expand(x.shape[1], 1, -1, -1)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
-
-
-def _filter_transposed_separable(x: Tensor) -> Tensor:
-    """Upsampling by two one-dimensional transposed convolutions."""
-    kernel = _taps(x, 2.0).expand(x.shape[1], 1, -1)
-    c = x.shape[1]
-    x = F.conv_transpose2d(x, kernel[..., None], stride=(2, 1), padding=(1, 0), groups=c)
-    return F.conv_transpose2d(x, kernel[:, :, None], stride=(1, 2), padding=(0, 1), groups=c)
 
 
 def _filtered(
@@ -217,6 +188,7 @@ def _filtered(
     ours: Callable[[Tensor, Tensor], Tensor],
     formula: Callable[[Tensor], Tensor],
     others: dict[str, Callable[[Tensor], Tensor]],
+    module: Filter,
     multiplies: float,
 ) -> Workload:
     x = _draw(*size, dtype=dtype, layout=layout, device=device)
@@ -232,6 +204,7 @@ def _filtered(
         bytes=_traffic(x, out),
         flops=int(2 * multiplies * out.numel()),
         tolerance=TOLERANCE[dtype],
+        formula=Formula(module.eval(), (x,)),
     )
 
 
@@ -239,8 +212,9 @@ def _blur(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Worklo
     return _filtered(
         size, dtype, layout, device,
         lambda x, f: ops.filter2d(x, f),
-        lambda x: _filter_formula(x, 1, 1, 2, 1),
-        {SEPARABLE: lambda x: _filter_separable(x, 1, 2, 1)},
+        lambda x: filter_formula(x, 1, 1, 2, 1),
+        {SEPARABLE: lambda x: filter_separable(x, 1, 2, 1)},
+        Filter(),
         multiplies=8,
     )  # fmt: skip
 
@@ -251,7 +225,7 @@ def _blur_preallocated(size: tuple[int, ...], dtype: str, layout: str, device: s
     work = _blur(size, dtype, layout, device)
     x = _draw(*size, dtype=dtype, layout=layout, device=device)
     f = ops.setup_filter(TAPS, device=device)
-    taps = _taps(x.float()).tolist()
+    weights = taps(x.float()).tolist()
     tall, wide = (
         torch.empty(shape, dtype=x.dtype, device=device, memory_format=LAYOUTS[layout]).zero_()
         for shape in ((n, c, h + 3, w), (n, c, h, w + 3))
@@ -260,12 +234,12 @@ def _blur_preallocated(size: tuple[int, ...], dtype: str, layout: str, device: s
 
     def shifted() -> Tensor:
         tall[:, :, 2 : h + 2].copy_(x)
-        middle = torch.mul(tall[:, :, :h], taps[0], out=wide[..., 2 : w + 2])
+        middle = torch.mul(tall[:, :, :h], weights[0], out=wide[..., 2 : w + 2])
         for i in range(1, 4):
-            middle.add_(tall[:, :, i : i + h], alpha=taps[i])
-        torch.mul(wide[..., :w], taps[0], out=out)
+            middle.add_(tall[:, :, i : i + h], alpha=weights[i])
+        torch.mul(wide[..., :w], weights[0], out=out)
         for i in range(1, 4):
-            out.add_(wide[..., i : i + w], alpha=taps[i])
+            out.add_(wide[..., i : i + w], alpha=weights[i])
         return out
 
     variants = {
@@ -273,15 +247,16 @@ def _blur_preallocated(size: tuple[int, ...], dtype: str, layout: str, device: s
         PREALLOCATED: Variant(shifted),
         SEPARABLE_FRESH: work.variants[SEPARABLE],
     }
-    return replace(work, variants=variants)
+    return replace(work, variants=variants, formula=None)
 
 
 def _upsample(size: tuple[int, ...], dtype: str, layout: str, device: str) -> Workload:
     return _filtered(
         size, dtype, layout, device,
         lambda x, f: ops.upsample2d(x, f),
-        lambda x: _filter_formula(x, 2, 1, 2, 1),
-        {TRANSPOSED: _filter_transposed, SEPARABLE: _filter_transposed_separable},
+        lambda x: filter_formula(x, 2, 1, 2, 1),
+        {TRANSPOSED: filter_transposed, SEPARABLE: filter_transposed_separable},
+        Filter(up=2),
         multiplies=3,  # two taps along the columns at half width, two along the rows
     )  # fmt: skip
 
@@ -290,8 +265,9 @@ def _downsample(size: tuple[int, ...], dtype: str, layout: str, device: str) -> 
     return _filtered(
         size, dtype, layout, device,
         lambda x, f: ops.downsample2d(x, f),
-        lambda x: _filter_formula(x, 1, 2, 1, 1),
-        {SEPARABLE: lambda x: _filter_separable(x, 2, 1, 1)},
+        lambda x: filter_formula(x, 1, 2, 1, 1),
+        {SEPARABLE: lambda x: filter_separable(x, 2, 1, 1), STRIDED: filter_strided},
+        Filter(down=2),
         multiplies=12,  # four taps along the columns at full width, four along the rows
     )  # fmt: skip
 
@@ -321,15 +297,15 @@ def _layer(size: tuple[int, ...], dtype: str, layout: str, device: str, up: int)
         )  # fmt: skip
 
     def formula(x: Tensor = x) -> Tensor:
-        kernels = _kernels(weight.to(x.dtype), styles.to(x.dtype))
-        y = _grouped(x, kernels, up)
-        return _leaky(y + noise.to(x.dtype) + b.to(x.dtype).view(1, -1, 1, 1))
+        kernels = per_sample_kernels(weight.to(x.dtype), styles.to(x.dtype))
+        y = grouped(x, kernels, up)
+        return leaky(y + noise.to(x.dtype) + b.to(x.dtype).view(1, -1, 1, 1))
 
     def in_place() -> Tensor:
         kernel, style = weight.to(x.dtype), styles.to(x.dtype)
-        d = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt().to(x.dtype)
-        y = _shared(x * style.view(n, c, 1, 1), kernel, up)
-        return _leaky_in_place(
+        d = demodulation(weight, styles).to(x.dtype)
+        y = shared(x * style.view(n, c, 1, 1), kernel, up)
+        return leaky_in_place(
             y.mul_(d.view(n, c, 1, 1)).add_(noise.to(x.dtype)).add_(b.to(x.dtype).view(1, -1, 1, 1))
         )
 
@@ -339,33 +315,5 @@ def _layer(size: tuple[int, ...], dtype: str, layout: str, device: str, up: int)
         bytes=_traffic(x, weight, styles, noise, b) + x.element_size() * n * c * h * w * up * up,
         flops=2 * 9 * c * c * n * h * w,
         tolerance=TOLERANCE[dtype] * (1 if dtype == "float32" else 3),
+        formula=Formula(SynthesisLayer(weight, b, up).eval(), (x, styles, noise)),
     )
-
-
-def _kernels(weight: Tensor, styles: Tensor) -> Tensor:
-    """One modulated and demodulated kernel per sample [N, O, I, 3, 3]."""
-    kernels = weight[None] * styles[:, None, :, None, None]
-    return kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-
-
-def _grouped(x: Tensor, kernels: Tensor, up: int) -> Tensor:
-    """Every sample convolved with its own kernel, as one grouped convolution."""
-    n, c, h, w = x.shape
-    flat = x.reshape(1, n * c, h, w)
-    if up == 1:
-        return F.conv2d(flat, kernels.flatten(0, 1), padding=1, groups=n).view(n, -1, h, w)
-    y = F.conv_transpose2d(flat, kernels.transpose(1, 2).flatten(0, 1), stride=2, groups=n)
-    return _smooth(y.view(n, -1, 2 * h + 1, 2 * w + 1))
-
-
-def _shared(x: Tensor, kernel: Tensor, up: int) -> Tensor:
-    if up == 1:
-        return F.conv2d(x, kernel, padding=1)
-    return _smooth(F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2))
-
-
-def _smooth(y: Tensor) -> Tensor:
-    """The low-pass filter behind a transposed convolution: [.., 2H + 1, 2W + 1] to [.., 2H, 2W]."""
-    f = _taps(y, 2.0)
-    y = _depthwise(F.pad(y, (0, 0, 1, 1)), f.view(-1, 1))
-    return _depthwise(F.pad(y, (1, 1, 0, 0)), f.view(1, -1))

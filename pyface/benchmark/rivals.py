@@ -16,6 +16,7 @@ import io
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -67,7 +68,8 @@ def build_rivals(
 
 def forget_rivals() -> None:
     """Drop what torch.compile keeps of the models it has compiled."""
-    torch.compiler.reset()
+    if "torch._dynamo" in sys.modules:  # nothing was compiled before it is imported
+        torch.compiler.reset()
 
 
 def _reason(error: Exception) -> str:
@@ -167,22 +169,13 @@ def _openvino(formula: Formula, dtype: str) -> Callable[[], Tensor]:
     shape = tuple(compiled.output(0).shape)
     given = torch.bfloat16 if halves else torch.float32
 
-    def run() -> Tensor:
+    def run(_read: Sequence[Tensor] = inputs) -> Tensor:  # the runtime reads their memory by address
         result = torch.empty(shape, dtype=given)
         request.set_output_tensor(0, _shared(ov, result))
         request.infer()
         return result
 
-    return _holding(run, inputs)
-
-
-def _holding(run: Callable[[], Tensor], inputs: Sequence[Tensor]) -> Callable[[], Tensor]:
-    """`run`, and with it the memory that its runtime reads by address."""
-
-    def held(_inputs: Sequence[Tensor] = inputs) -> Tensor:
-        return run()
-
-    return held
+    return run
 
 
 def _shared(ov: Any, x: Tensor) -> Any:
@@ -232,13 +225,13 @@ def _onnx_runtime(formula: Formula, dtype: str) -> Callable[[], Tensor]:
         binding.bind_input(argument.name, "cpu", 0, _element(x), tuple(x.shape), x.data_ptr())
     output = session.get_outputs()[0].name
 
-    def run() -> Tensor:
+    def run(_read: Sequence[Tensor] = inputs) -> Tensor:  # the runtime reads their memory by address
         result = torch.empty(shape)
         binding.bind_output(output, "cpu", 0, _element(result), shape, result.data_ptr())
         session.run_with_iobinding(binding)
         return result
 
-    return _holding(run, inputs)
+    return run
 
 
 def _element(x: Tensor) -> Any:
