@@ -25,7 +25,7 @@ $(VENV)/.base: constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml
-	$(PIP) pytest pytest-benchmark pytest-timeout pytest-xdist scipy jsonschema opencv-python-headless av onnx onnxruntime scikit-image \
+	$(PIP) pytest pytest-benchmark pytest-timeout pytest-xdist scipy jsonschema opencv-python-headless av onnx onnxruntime onnxscript openvino scikit-image \
 	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm pybind11 scikit-build-core
 	@touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from pyface.benchmark import Case, Variant, all_cases, measure, run_suite, schem
 from pyface.benchmark import suite as suite_module
 from pyface.benchmark.case import Workload
 from pyface.benchmark.ceilings import Ceilings
-from pyface.benchmark.document import check_result
-from pyface.benchmark.method import Quartiles, threads
+from pyface.benchmark.document import check_result, entry_of, line_of, result_error
+from pyface.benchmark.method import Quartiles, Timing, threads
 from pyface.benchmark.op_cases import DTYPES, LAYOUTS, op_builders
 from pyface.benchmark.suite import FORMAT, select
 from pyface.errors import PyfaceError, ValueRangeError
@@ -130,6 +131,103 @@ def test_document_follows_its_schema(monkeypatch):
     two = document(monkeypatch, num_threads=2)
     jsonschema.validate(two, schema())
     assert two["cases"][0]["variants"]["pyface"]["cpu_ms"] is None
+    assert found["ceilings"] == {"1": CEILINGS.to_dict(), "2": CEILINGS.to_dict()}
+
+
+def run_one(monkeypatch, case: Case, **settings) -> dict:
+    monkeypatch.setattr(suite_module, "all_cases", lambda: [case])
+    return run_suite(**{"ceilings": {1: CEILINGS, 2: CEILINGS}, **settings})
+
+
+def test_a_case_may_bring_its_number_of_threads(monkeypatch):
+    used = []
+    case, work = small_case(torch.ones(4))
+
+    def build(device: str) -> Workload:
+        used.append(torch.get_num_threads())
+        return work
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    before = torch.get_num_threads()
+    found = run_one(monkeypatch, replace(case, build=build, threads=2), num_threads=1)
+    assert used == [2]
+    assert found["cases"][0]["threads"] == 2
+    assert found["machine"]["threads"] == 1
+    assert found["cases"][0]["variants"]["pyface"]["cpu_ms"] is None  # the wall clock alone
+    many = run_one(monkeypatch, replace(case, build=build, threads=3))
+    assert many["skipped"] == [
+        {"name": "small/4", "reason": "3 threads need as many cores; this machine has 2."}
+    ]
+    assert torch.get_num_threads() == before
+
+
+def test_ceilings_are_measured_once_per_number_of_threads(monkeypatch):
+    asked = []
+
+    def measured(device: str, count: int) -> Ceilings:
+        asked.append((device, count))
+        return CEILINGS
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(suite_module, "measure_ceilings", measured)
+    case = small_case(torch.ones(4))[0]
+    cases = [replace(case, name=f"small/{i}", threads=count) for i, count in enumerate((0, 2, 0, 2))]
+    monkeypatch.setattr(suite_module, "all_cases", lambda: cases)
+    assert set(run_suite()["ceilings"]) == {"1", "2"}
+    assert asked == [("cpu", 1), ("cpu", 2)]
+
+
+def test_share_of_the_ceiling_in_closed_form(monkeypatch):
+    def timed(variants, **settings):
+        return {name: Timing([2.0], [3.0]) for name in variants}  # ms
+
+    monkeypatch.setattr("pyface.benchmark.document.measure", timed)
+    case, work = small_case(torch.ones(4))
+    expected = {
+        (10_000_000, 0, True): {"floor_ms": 1.0, "fraction": 0.5, "bound": "memory"},  # at 10 GB/s
+        (800_000, 0, False): {"floor_ms": 0.01, "fraction": 0.005, "bound": "memory"},  # at 80 GB/s
+        (10_000_000, 0, False): {"floor_ms": 1.0, "fraction": 0.5, "bound": "memory"},  # beyond the caches
+        (1000, 50_000_000, True): {"floor_ms": 0.5, "fraction": 0.25, "bound": "compute"},  # 100 GFLOP/s
+        (0, 0, True): None,
+    }
+    for (count, flops, cold), roofline in expected.items():
+        amount = replace(work, bytes=count, flops=flops)
+        entry = entry_of(replace(case, cold=cold), amount, "cpu", 1, CEILINGS)
+        assert entry["roofline"] == roofline
+        assert entry["gb_per_s"] == (pytest.approx(count / 2e6) if count else None)
+
+
+def test_errors_in_closed_form():
+    reference = torch.tensor([1.0, -1.0, 1.0, -4.0], dtype=torch.float64)
+    result = reference.float() + torch.tensor([0.0, 0.0, 0.0, 0.5])
+    spread = float(reference.std(correction=0))
+    found = result_error(result, reference)
+    assert found == {"max": 0.125, "rmse": pytest.approx(0.25 / spread, rel=5e-3)}
+    assert result_error(torch.ones(3), torch.ones(3, dtype=torch.float64)) == {"max": 0.0, "rmse": 0.0}
+    with pytest.raises(PyfaceError, match="shape"):
+        result_error(None, reference)
+
+
+def test_a_wrong_torch_form_is_left_out(monkeypatch):
+    case, work = small_case(torch.ones(4), torch.full((4,), 1.1))
+    entry = run_one(monkeypatch, case)["cases"][0]
+    assert list(entry["variants"]) == ["pyface"]
+    assert entry["left_out"]["torch eager"].startswith("wrong result: off by 0.1")
+    unchecked = replace(case, build=lambda device: replace(work, errors=False))
+    entry = run_one(monkeypatch, unchecked)["cases"][0]
+    assert [times["error"] is None for times in entry["variants"].values()] == [False, True]
+
+
+def test_line_of_an_entry(monkeypatch):
+    case, work = small_case(torch.ones(4), torch.full((4,), 1.1))
+    line = line_of(
+        run_one(monkeypatch, replace(case, build=lambda device: replace(work, items=2)))["cases"][0]
+    )
+    assert line.startswith("small/4: ")
+    assert " images/s, " in line
+    assert line.endswith("% of the compute ceiling, no torch eager") or line.endswith(
+        "% of the memory ceiling, no torch eager"
+    )
 
 
 def test_committed_results_follow_the_schema():
