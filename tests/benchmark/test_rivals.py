@@ -60,7 +60,8 @@ def require(name: str) -> None:
 
 
 def only(monkeypatch: pytest.MonkeyPatch, **builds: Callable[..., Callable[[], Tensor]]) -> None:
-    monkeypatch.setattr(rivals_module, "RIVALS", builds)
+    for module in (rivals_module, suite_module):
+        monkeypatch.setattr(module, "RIVALS", builds)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,7 @@ def case(**settings: bool) -> Case:
 def run(monkeypatch: pytest.MonkeyPatch, chosen: Case, **settings: bool) -> dict:
     jsonschema = pytest.importorskip("jsonschema")
     monkeypatch.setattr(suite_module, "all_cases", lambda: [chosen])
+    monkeypatch.setattr(suite_module, "process_cases", list)
     found = run_suite(ceilings=CEILINGS, **settings)
     jsonschema.validate(json.loads(json.dumps(found)), schema())
     return found["cases"][0]
