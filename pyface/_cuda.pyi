@@ -185,6 +185,45 @@ def conv2d_plan(
     splits: int,
     where: int,
 ) -> tuple[bool, int, int, int, int, bool]: ...
+def upconv2d(
+    x: int,
+    weight: int,
+    style: int,
+    filter: int,
+    demod: int,
+    noise: int,
+    bias: int,
+    next_style: int,
+    y: int,
+    dtype: int,
+    n: int,
+    h: int,
+    w: int,
+    in_channels: int,
+    out_channels: int,
+    filter_is_matrix: bool,
+    noise_per_sample: bool,
+    act: int,
+    alpha: float,
+    gain: float,
+    clamp: float,
+    tile: int,
+    steps: int,
+    where: int,
+) -> None: ...
+def upconv2d_plan(
+    dtype: int,
+    n: int,
+    h: int,
+    w: int,
+    in_channels: int,
+    out_channels: int,
+    aligned: bool,
+    act: int,
+    tile: int,
+    steps: int,
+    where: int,
+) -> tuple[bool, int, int, int, int, int, int, int]: ...
 def conformance(primitive: int, input: int, output: int, where: int) -> None: ...
 def conformance_bytes(primitive: int) -> tuple[int, int]: ...
 def device_count() -> tuple[int, str]: ...

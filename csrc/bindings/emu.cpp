@@ -4,6 +4,7 @@
 #include "bindings/bind_conv2d.h"
 #include "bindings/bind_face_render.h"
 #include "bindings/bind_ops.h"
+#include "bindings/bind_upconv2d.h"
 
 PYBIND11_MODULE(_emu, m) {
   m.doc() = "CUDA kernels of pyface executed on the CPU.";
@@ -11,4 +12,5 @@ PYBIND11_MODULE(_emu, m) {
   pyface::bind_face_render(m, &pyface::launch_face_render_emu);
   pyface::bind_conformance(m, &pyface::launch_conformance_emu);
   pyface::bind_conv2d(m, &pyface::launch_conv2d_emu, &pyface::plan_conv2d_emu);
+  pyface::bind_upconv2d(m, &pyface::launch_upconv2d_emu, &pyface::plan_upconv2d_emu);
 }

@@ -58,7 +58,10 @@ struct Activation {
     for (int k = 0; k < N; k++) v[k] *= gain;
     if (clamp >= A(0)) {
       PYFACE_UNROLL
-      for (int k = 0; k < N; k++) v[k] = v[k] > clamp ? clamp : v[k] < -clamp ? -clamp : v[k];
+      for (int k = 0; k < N; k++) {  // two selects; nested ones become a branch
+        v[k] = v[k] > clamp ? clamp : v[k];
+        v[k] = v[k] < -clamp ? -clamp : v[k];
+      }
     }
   }
 

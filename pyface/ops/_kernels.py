@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyface.errors import ShapeError
 from pyface.ops._checks import DTYPES, Resampling, parameter_dtype, round_to
 from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm
 from pyface.ops._native import Backend
@@ -27,6 +28,7 @@ __all__ = [
     "modulate",
     "pack_weight",
     "unpack_weight",
+    "upconv2d",
     "upfirdn2d",
 ]
 
@@ -371,3 +373,50 @@ def _head_tensors(
         image = _claimed(image)
     parts = (heads.weight, heads.bias, heads.skip, heads.skip_filter)
     return image, tuple(None if t is None else t.contiguous() for t in parts)
+
+
+def upconv2d(
+    k: Backend,
+    x: Tensor,
+    w: Tensor,
+    f: Tensor,
+    style: Tensor | None = None,
+    finish: Finish | None = None,
+    tile: int = -1,
+    steps: int = 0,
+) -> Tensor:
+    """A layer that doubles the size of x [N, I, H, W], in one kernel: y [N, O, 2H, 2W], channels_last.
+
+    x times style [N, I] goes through the transposed convolution with w [O, I, 3, 3] (torch's weight with its
+    first two axes exchanged) of stride 2, is filtered by 4 f, padded by one pixel, and finished; float32,
+    float16 or bfloat16, the style float32. f: [4], or [4, 4] and then an outer product whose sum is not 0.
+    tile, steps: the choice of a launch, -1 and 0 for the rule (pyface/upconv2d.h).
+    """
+    g = Finish() if finish is None else finish
+    x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
+    n, in_channels, h, width = x.shape
+    out_channels = w.shape[0]
+    if tuple(w.shape[1:]) != (in_channels, 3, 3) or tuple(f.shape) not in ((4,), (4, 4)):
+        raise ShapeError(
+            f"upconv2d: w must be [O, {in_channels}, 3, 3] and f [4] or [4, 4]; got {list(w.shape)} and "
+            f"{list(f.shape)}. Other kernels and filters run as a convolution and upfirdn2d."
+        )
+    f = f.to(device=x.device, dtype=torch.float32).contiguous()
+    style, demod, noise, bias, next_style = (
+        None if t is None else t.contiguous() for t in (style, g.demod, g.noise, g.bias, g.next_style)
+    )
+    act, alpha, gain, clamp = (0, 0.0, 1.0, -1.0)
+    if g.epilogue is not None:
+        e = g.epilogue
+        act, alpha, gain, clamp = e.activation.code, e.alpha, e.gain, _clamp(e, x.dtype)
+    shape = (n, out_channels, 2 * h, 2 * width)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    if y.numel() == 0:
+        return y
+    per_sample = noise is not None and noise.shape[0] == n
+    k.run(
+        k.upconv2d, x, x.data_ptr(), w.data_ptr(), _pointer(style), f.data_ptr(), _pointer(demod),
+        _pointer(noise), _pointer(bias), _pointer(next_style), y.data_ptr(), DTYPES[x.dtype], n, h, width,
+        in_channels, out_channels, f.ndim == 2, per_sample, act, alpha, gain, clamp, tile, steps,
+    )  # fmt: skip
+    return y

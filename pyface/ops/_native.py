@@ -54,6 +54,7 @@ class Backend(abc.ABC):
         self.unpack_weight: Callable[..., None] = module.unpack_weight
         self.conv2d: Callable[..., None] = getattr(module, "conv2d", _absent)
         self.conv2d_plan: Callable[..., Any] = getattr(module, "conv2d_plan", _absent)
+        self.upconv2d: Callable[..., None] = getattr(module, "upconv2d", _absent)
 
     @abc.abstractmethod
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
     "emu_suite": ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d"),
     "emu_conv2d": ("conv2d",),
+    "emu_upconv2d": ("upconv2d",),
 }
 FLAVOURS = {
     "plain": [],

@@ -20,7 +20,7 @@ SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
     "TSAN_OPTIONS": "halt_on_error=0:report_signal_unsafe=0",
 }
-PROGRAMS = ["emu_suite", "emu_conv2d"]
+PROGRAMS = ["emu_suite", "emu_conv2d", "emu_upconv2d"]
 SECOND_BARRIER = "    __syncthreads();\n  }\n}\n\n// NHWC"
 
 
