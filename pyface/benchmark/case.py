@@ -41,12 +41,14 @@ class Variant:
 
     run: does it once and gives the result. prepare: called before every `run`, outside of the measured time.
     parts: by name, where the work has parts that are due at different intervals: each is measured by itself,
-    their weighted sum stands for the whole, and `run` is not called.
+    their weighted sum stands for the whole, and `run` is called for its result alone. result: puts what the
+    last `run` made into the form of the reference, outside of the measured time; None: `run` gives it.
     """
 
     run: Callable[[], Tensor | None]
     prepare: Callable[[], None] | None = None
     parts: Mapping[str, Part] = field(default_factory=dict)
+    result: Callable[[], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,12 @@ class Formula:
     module: float32, in eval mode, weights inside; module(*inputs) gives one tensor. inputs: what varies from
     call to call, as it arrives: float32, or bfloat16 where tensors come and go in bfloat16; the result leaves
     in the type of the first of them. Other runtimes compute in the precision of the case whatever arrives.
+    better: by the name of a runtime, a form of the module that it is faster with.
     """
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
+    better: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def check_result(case: Case, work: Workload) -> Checked:
 def _result(variant: Variant) -> Tensor | None:
     if variant.prepare is not None:
         variant.prepare()
-    return variant.run()
+    result = variant.run()
+    return result if variant.result is None else variant.result()
 
 
 def entry_of(

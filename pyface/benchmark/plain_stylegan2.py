@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pyface.errors import ValueRangeError
 from pyface.models import DiscriminatorConfig, GeneratorConfig
 
-__all__ = ["PlainDiscriminator", "PlainGenerator", "plain_twin"]
+__all__ = ["PlainDiscriminator", "PlainGenerator", "PlainStyledConv", "plain_twin"]
 
 EPS = 1e-8
 SQRT_HALF = math.sqrt(0.5)
@@ -45,13 +45,22 @@ def plain_twin(network: nn.Module) -> PlainGenerator | PlainDiscriminator:
 
 
 def _check(config: GeneratorConfig | DiscriminatorConfig, architecture: str) -> None:
-    found = (config.architecture, config.activation, config.c_dim, len(config.spectra), config.conv_clamp)
-    wanted = (architecture, "lrelu", 0, 1, None)
+    found = (config.architecture, config.activation, len(config.spectra))
+    wanted = (architecture, "lrelu", 1)
     if found != wanted or config.sizes[0] != (4, 4):
         raise ValueRangeError(
-            f"the plain twin is made for architecture, activation, c_dim, spectra and conv_clamp {wanted} "
+            f"the plain twin is made for architecture, activation and number of spectra {wanted} "
             f"that begin at 4 x 4; got {found} and {config.sizes[0]}."
         )
+    if isinstance(config, DiscriminatorConfig) and (config.c_dim, config.conv_clamp) != (0, None):
+        raise ValueRangeError(
+            "the plain twin of a discriminator has neither condition nor clamp; "
+            f"got c_dim {config.c_dim} and conv_clamp {config.conv_clamp}."
+        )
+
+
+def _clamped(x: Tensor, limit: float | None) -> Tensor:
+    return x if limit is None else x.clamp(-limit, limit)
 
 
 def _activate(x: Tensor, bias: Tensor | None, gain: float = 1.0) -> Tensor:
@@ -98,21 +107,27 @@ class _Linear(nn.Module):
         return _activate(y, bias) if self.active else y + bias
 
 
+def _normalized(x: Tensor) -> Tensor:
+    return x * (x.square().mean(dim=1, keepdim=True) + EPS).rsqrt()
+
+
 class _Mapping(nn.Module):
     w_avg: Tensor
 
     def __init__(self, config: GeneratorConfig, num_ws: int) -> None:
         super().__init__()
         self.num_ws, self.decay, self.layers = num_ws, config.w_avg_decay, config.mapping_layers
-        sizes = [config.z_dim] + [config.w_dim] * self.layers
+        self.embed = _Linear(config.c_dim, config.w_dim) if config.c_dim else None
+        sizes = [config.z_dim + (config.w_dim if config.c_dim else 0)] + [config.w_dim] * self.layers
         for index in range(self.layers):
             layer = _Linear(sizes[index], sizes[index + 1], config.mapping_lr_multiplier, active=True)
             self.add_module(f"fc{index}", layer)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     def forward(self, z: Tensor, c: Tensor | None = None, update_w_avg: bool = False) -> Tensor:
-        w = z.to(self.w_avg.dtype)
-        w = w * (w.square().mean(dim=1, keepdim=True) + EPS).rsqrt()
+        w = _normalized(z.to(self.w_avg.dtype))
+        if self.embed is not None and c is not None:
+            w = torch.cat([w, _normalized(self.embed(c.to(w.dtype)))], dim=1)
         for index in range(self.layers):
             w = getattr(self, f"fc{index}")(w)
         if update_w_avg:
@@ -135,12 +150,14 @@ def _modulated(x: Tensor, weight: Tensor, styles: Tensor, demodulate: bool, up: 
     return y.reshape(n, -1, *y.shape[2:])
 
 
-class _StyledConv(_Filtered):
+class PlainStyledConv(_Filtered):
+    """A modulated 3x3 convolution with noise, bias and activation; up: to twice the size."""
+
     noise_const: Tensor
 
     def __init__(self, config: GeneratorConfig, inputs: int, outputs: int, size: int, up: bool) -> None:
         super().__init__(config.resample_filter)
-        self.up, self.use_noise = up, config.use_noise
+        self.up, self.use_noise, self.clamp = up, config.use_noise, config.effective_clamp
         self.affine = _Linear(config.w_dim, inputs)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.empty(outputs))
@@ -149,28 +166,34 @@ class _StyledConv(_Filtered):
             self.noise_strength = nn.Parameter(torch.empty([]))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """Features of x [N, I, H, W] and w [N, w_dim]; noise: None takes its own."""
+        return self.styled(x, self.affine(w), noise)
+
+    def styled(self, x: Tensor, styles: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The same from styles [N, I]."""
         weight = self.weight.flip([2, 3]) if self.up else self.weight
-        x = _modulated(x, weight, self.affine(w), demodulate=True, up=self.up)
+        x = _modulated(x, weight, styles, demodulate=True, up=self.up)
         if self.up:
             size = self.taps.shape[0]
             x = self.blur(x, (size - 1) // 2, (size - 2) // 2, gain=4.0)
         if self.use_noise:
             noise = self.noise_const if noise is None else noise.to(x.dtype)
             x = x + noise * self.noise_strength
-        return _activate(x, self.bias)
+        return _clamped(_activate(x, self.bias), self.clamp)
 
 
 class _Head(nn.Module):
-    def __init__(self, inputs: int, outputs: int, w_dim: int) -> None:
+    def __init__(self, config: GeneratorConfig, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.affine = _Linear(w_dim, inputs)
+        self.clamp = config.effective_clamp
+        self.affine = _Linear(config.w_dim, inputs)
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) / math.sqrt(self.weight.shape[1])
         y = _modulated(x, self.weight, styles, demodulate=False, up=False)
-        return y + self.bias.reshape(1, -1, 1, 1)
+        return _clamped(y + self.bias.reshape(1, -1, 1, 1), self.clamp)
 
 
 class _SynthesisBlock(_Filtered):
@@ -183,10 +206,10 @@ class _SynthesisBlock(_Filtered):
             self.const = nn.Parameter(torch.empty(channels, *size))
         else:
             before = config.channels(config.sizes[index - 1])
-            self.conv0 = _StyledConv(config, before, channels, size[0], up=True)
-        self.conv1 = _StyledConv(config, channels, channels, size[0], up=False)
+            self.conv0 = PlainStyledConv(config, before, channels, size[0], up=True)
+        self.conv1 = PlainStyledConv(config, channels, channels, size[0], up=False)
         self.heads = nn.ModuleDict(
-            {name: _Head(channels, outputs, config.w_dim) for name, outputs in config.spectra.items()}
+            {name: _Head(config, channels, outputs) for name, outputs in config.spectra.items()}
         )
 
     def forward(
@@ -248,9 +271,9 @@ class PlainGenerator(nn.Module):
         self.num_ws = self.synthesis.num_ws
         self.mapping = _Mapping(config, self.num_ws)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Images [N, C, H, W] of z [N, z_dim], with the network's own noise."""
-        images: Tensor = self.synthesis(self.mapping(z))
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """Images [N, C, H, W] of z [N, z_dim] and c [N, c_dim], with the network's own noise."""
+        images: Tensor = self.synthesis(self.mapping(z, c))
         return images
 
 

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def build_rivals(
             if dtype not in ("float32", "bfloat16"):
                 raise BackendError(f"measured in float32 and bfloat16 only; this case is {dtype}")
             with _quiet(), torch.no_grad():
-                run = build(formula, dtype)
+                run = build(replace(formula, module=formula.better.get(name, formula.module)), dtype)
                 run()
         except Exception as error:  # converters raise types of their own, and any of them is a reason
             reasons[name] = _reason(error)

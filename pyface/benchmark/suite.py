@@ -12,16 +12,22 @@ from importlib.resources import files
 from typing import Any, Protocol, TypeVar
 
 from pyface.benchmark.alignment_cases import alignment_cases
+from pyface.benchmark.call_cases import call_cases
 from pyface.benchmark.case import EAGER, Case, Workload
 from pyface.benchmark.ceilings import Ceilings, measure_ceilings
+from pyface.benchmark.discriminator_cases import discriminator_cases
 from pyface.benchmark.document import entry_of, line_of
+from pyface.benchmark.encoding_cases import encoding_cases
+from pyface.benchmark.layer_cases import layer_cases
 from pyface.benchmark.machine import machine_facts
 from pyface.benchmark.method import threads
-from pyface.benchmark.network_cases import network_cases
 from pyface.benchmark.op_cases import op_cases
 from pyface.benchmark.process_cases import ProcessCase, measure_processes, process_cases
+from pyface.benchmark.projection_cases import projection_cases
+from pyface.benchmark.render_cases import render_cases
 from pyface.benchmark.rivals import RIVALS, build_rivals, forget_rivals
 from pyface.benchmark.scaling_cases import scaling_cases
+from pyface.benchmark.synthesis_cases import synthesis_cases
 from pyface.benchmark.training_cases import training_cases
 from pyface.errors import BackendError, ValueRangeError
 from pyface.training.allocator import keep_freed_memory
@@ -49,7 +55,19 @@ _Case = TypeVar("_Case", bound=_Named)
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the tables."""
-    return [*op_cases(), *network_cases(), *alignment_cases(), *training_cases(), *scaling_cases()]
+    return [
+        *op_cases(),
+        *layer_cases(),
+        *synthesis_cases(),
+        *discriminator_cases(),
+        *training_cases(),
+        *projection_cases(),
+        *render_cases(),
+        *alignment_cases(),
+        *encoding_cases(),
+        *scaling_cases(),
+        *call_cases(),
+    ]
 
 
 def schema() -> dict[str, Any]:
