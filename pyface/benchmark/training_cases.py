@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyface.benchmark.arithmetic import count_flops
 from pyface.benchmark.case import EAGER, OURS, Case, Part, Variant, Workload
 from pyface.benchmark.plain_stylegan2 import plain_twin
 
@@ -48,7 +49,8 @@ def training_workload(side: int, batch: int, device: str, **settings: Any) -> Wo
         recipe = StyleGAN2Recipe(resolution=(side, side), batch=batch, precision=precision, **settings)
         variants[name] = _variant(recipe, device, plain=False)
     variants[EAGER] = _variant(recipe, device, plain=True)
-    return Workload(variants, items=batch)
+    flops = sum(part.weight * count_flops(part.run) for part in variants[OURS].parts.values())
+    return Workload(variants, flops=round(flops), items=batch)
 
 
 def _variant(recipe: Any, device: str, plain: bool) -> Variant:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pyface.benchmark import measure
+from pyface.benchmark.arithmetic import count_flops
 from pyface.benchmark.case import EAGER, Case, Part, Variant, Workload
 from pyface.benchmark.ceilings import Ceilings
 from pyface.benchmark.document import entry_of
@@ -107,6 +108,8 @@ def test_phases_run_and_are_weighted():
         assert tuple(variant.parts) == PHASES
         assert [part.weight for part in variant.parts.values()] == [1, 1 / 4, 1, 1 / 16]
         variant.run()
+    counts = [count_flops(part.run) for part in work.variants["pyface"].parts.values()]
+    assert work.flops == round(counts[0] + counts[1] / 4 + counts[2] + counts[3] / 16)
 
 
 def test_the_whole_is_the_weighted_sum_of_its_parts():
