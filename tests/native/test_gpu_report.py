@@ -355,10 +355,11 @@ def test_numbers_of_cpu_threads_are_skipped(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("pyface.benchmark.ceilings.measure_ceilings", lambda device: None)
     monkeypatch.setattr(benchmarks, "require_kernels", lambda: None)
     place = place_in(tmp_path)
-    benchmarks.cases_inner(tmp_path / "events", None, "scaling", type(place)(tmp_path, {}))
+    benchmarks.cases_inner(tmp_path / "events", None, "scaling,process", type(place)(tmp_path, {}))
     found = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
-    assert found[0] == {"plan": ["scaling/threads/2"]}
-    assert found[2]["skipped"] == "a number of CPU threads says nothing about a GPU"
+    assert found[0] == {"plan": ["scaling/threads/2", "process"]}
+    assert found[1]["skipped"].startswith("what a fresh process costs is measured on the CPU")
+    assert found[3]["skipped"] == "a number of CPU threads says nothing about a GPU"
 
 
 # ---- conformance and tests

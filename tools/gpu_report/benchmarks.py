@@ -23,6 +23,7 @@ GROUPS = {
     "training": ("training",),
     "scaling": ("scaling", "process"),
 }
+_PROCESS = "process"  # the group whose figures are no cases
 _CONTEXT_LOST = 3  # exit status of a worker whose GPU no longer answers
 _LADDERS = ROOT / "bench/kernels/run.py"
 
@@ -65,8 +66,11 @@ def cases_inner(events: Path, wanted: list[str] | None, groups: str, place: Plac
         if case.group in groups.split(",") and (case.quick or not place.quick)
     }
     if wanted is None:
-        wanted = list(cases)
+        wanted = [*cases, *([_PROCESS] if _PROCESS in groups.split(",") else [])]
         emit(events, plan=wanted)
+    if _PROCESS in wanted:
+        emit(events, item=_PROCESS, skipped="what a fresh process costs is measured on the CPU: pyface bench")
+        wanted = [name for name in wanted if name != _PROCESS]
     for name in [name for name in wanted if name not in cases]:
         emit(events, item=name, failed="there is no such case any more")
     found = measure_ceilings("cuda")
