@@ -5,6 +5,7 @@
 #include "bindings/bind_conformance.h"
 #include "bindings/bind_conv2d.h"
 #include "bindings/bind_face_render.h"
+#include "bindings/bind_gradients.h"
 #include "bindings/bind_ops.h"
 #include "bindings/bind_upconv2d.h"
 #include "cuda/device.h"
@@ -13,6 +14,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of pyface.";
   pyface::bind_ops(m, PYFACE_LAUNCHERS(cuda));
   pyface::bind_face_render(m, &pyface::launch_face_render_cuda);
+  pyface::bind_gradients(m, PYFACE_GRADIENT_LAUNCHERS(cuda));
   pyface::bind_conformance(m, &pyface::launch_conformance_cuda);
   pyface::bind_conv2d(m, &pyface::launch_conv2d_cuda, &pyface::plan_conv2d_cuda);
   pyface::bind_upconv2d(m, &pyface::launch_upconv2d_cuda, &pyface::plan_upconv2d_cuda);

@@ -3,6 +3,7 @@
 #include "bindings/bind_conformance.h"
 #include "bindings/bind_conv2d.h"
 #include "bindings/bind_face_render.h"
+#include "bindings/bind_gradients.h"
 #include "bindings/bind_ops.h"
 #include "bindings/bind_upconv2d.h"
 
@@ -10,6 +11,7 @@ PYBIND11_MODULE(_emu, m) {
   m.doc() = "CUDA kernels of pyface executed on the CPU.";
   pyface::bind_ops(m, PYFACE_LAUNCHERS(emu));
   pyface::bind_face_render(m, &pyface::launch_face_render_emu);
+  pyface::bind_gradients(m, PYFACE_GRADIENT_LAUNCHERS(emu));
   pyface::bind_conformance(m, &pyface::launch_conformance_emu);
   pyface::bind_conv2d(m, &pyface::launch_conv2d_emu, &pyface::plan_conv2d_emu);
   pyface::bind_upconv2d(m, &pyface::launch_upconv2d_emu, &pyface::plan_upconv2d_emu);

@@ -15,6 +15,7 @@ PROGRAMS = {
     "emu_suite": ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d"),
     "emu_conv2d": ("conv2d",),
     "emu_upconv2d": ("upconv2d",),
+    "emu_gradients": ("channel_dot", "conv2d_weight_grad"),
 }
 FLAVOURS = {
     "plain": [],

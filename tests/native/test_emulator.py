@@ -20,7 +20,7 @@ SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
     "TSAN_OPTIONS": "halt_on_error=0:report_signal_unsafe=0",
 }
-PROGRAMS = ["emu_suite", "emu_conv2d", "emu_upconv2d"]
+PROGRAMS = ["emu_suite", "emu_conv2d", "emu_upconv2d", "emu_gradients"]
 SECOND_BARRIER = "    __syncthreads();\n  }\n}\n\n// NHWC"
 
 
@@ -141,3 +141,38 @@ def test_module_rejects_tensors_that_indices_cannot_reach() -> None:
         ValueError, match=r"upfirdn2d: out_h \* out_w is 4294967296; allowed: 0 to 2147483647"
     ):
         emu.upfirdn2d(16, 16, 32, 0, 1, 1, *sizes, False, False, False, 1, 1, 1, 1, 1, 1, 0, 0, 1.0, 0)
+
+
+def test_module_rejects_weight_gradients_that_do_not_fit() -> None:
+    emu = pytest.importorskip("pyface._emu", reason="built without PYFACE_EMU")
+    sizes = (1, 8, 8, 16, 8, 8, 16)  # n, in_h, in_w, in_channels, out_h, out_w, out_channels
+
+    def call(dtype: int = 0, sizes: tuple[int, ...] = sizes, stride: int = 1, splits: int = 1) -> None:
+        emu.conv2d_weight_grad(16, 16, 0, 0, 16, 0, dtype, *sizes, 3, 3, stride, 1, 1, False, splits, 0)
+
+    with pytest.raises(ValueError, match=r"dtype is 1 float64; allowed: 0 float32, 2 bfloat16, 3 float16"):
+        call(dtype=1)
+    with pytest.raises(ValueError, match=r"stride is 3; allowed: 1 to 2"):
+        call(stride=3)
+    with pytest.raises(ValueError, match=r"out_h is 9 for an input of 8; allowed: the size that kernel 3"):
+        call(sizes=(1, 8, 8, 16, 9, 8, 16))
+    with pytest.raises(ValueError, match=r"workspace is a null pointer"):
+        call(splits=2)
+    with pytest.raises(ValueError, match=r"n \* in_h \* in_w is 4294967296; allowed: 0 to 2147483647"):
+        call(sizes=(1, 65536, 65536, 16, 65536, 65536, 16))
+    with pytest.raises(ValueError, match=r"x is a tensor without pixels"):
+        call(sizes=(0, 8, 8, 16, 8, 8, 16))
+
+
+def test_module_rejects_reductions_that_do_not_fit() -> None:
+    emu = pytest.importorskip("pyface._emu", reason="built without PYFACE_EMU")
+    with pytest.raises(ValueError, match=r"channel_dot: chunks is 5; allowed: 1 to 4"):
+        emu.channel_dot(16, 16, 16, 0, 0, 16, 0, 1, 8, 4, True, 5, 0)
+    with pytest.raises(ValueError, match=r"channel_dot: b is a null pointer"):
+        emu.channel_dot(16, 0, 16, 0, 0, 16, 0, 1, 8, 4, True, 1, 0)
+    with pytest.raises(ValueError, match=r"at an address that is no multiple of 16; allowed: 16-byte"):
+        emu.channel_dot(20, 32, 16, 0, 0, 16, 0, 1, 8, 4, True, 1, 0)
+    with pytest.raises(ValueError, match=r"conv_epilogue_grad: x is a null pointer"):
+        emu.conv_epilogue_grad(
+            16, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 16, 0, 1, 8, 4, True, 2, 0.2, 1.0, -1.0, 1, 0
+        )

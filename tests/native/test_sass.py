@@ -21,7 +21,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = Path(__file__).with_name("register_budget.json")
-OPS = ("bias_act", "conformance", "face_render", "modulated_conv2d", "upfirdn2d")
+OPS = (
+    "bias_act",
+    "channel_dot",
+    "conformance",
+    "conv2d_weight_grad",
+    "face_render",
+    "modulated_conv2d",
+    "upfirdn2d",
+)
 ARCHITECTURES = os.environ.get("PYFACE_SASS_ARCHS", "80,90a,120").split(",")
 USAGE = re.compile(
     r"Function properties for (?P<name>\S+)\n"
@@ -67,7 +75,7 @@ def demangle(names: list[str]) -> list[str]:
     texts = [
         re.sub(r"^void |\(anonymous namespace\)::|pyface::dev::", "", t) for t in done.stdout.splitlines()
     ]
-    return [re.sub(r"\((?!Access\)).*$", "", text) for text in texts]
+    return [re.sub(r"\((?!(Access|Sums)\)).*$", "", text) for text in texts]
 
 
 def merged(name: str) -> str:
@@ -183,3 +191,21 @@ def test_primitives_become_their_instructions(sass: dict[str, str]) -> None:
     ):
         for name, text in kernels(sass, pattern):
             assert instruction in text, name
+
+
+def test_weight_gradients_take_tensor_cores(sass: dict[str, str]) -> None:
+    for name, text in kernels(sass, r"^conv2d_weight_grad_kernel<"):
+        products = "HMMA.16816.F32.BF16" if "bfloat16" in name else "HMMA.16816.F32 "
+        assert text.count(products) >= 16, name
+        assert "LDSM.16.MT88.4" in text, name
+        single = re.search(r", false, (true|false)>$", name)
+        assert single or "LDGSTS.E.BYPASS.128" in text, name
+    for name, text in kernels(sass, r"^conv2d_weight_grad_f32_kernel<true"):
+        assert "LDGSTS.E.BYPASS.128" in text, name
+        assert text.count("FFMA") >= 512, name
+
+
+def test_reductions_read_16_bytes(sass: dict[str, str]) -> None:
+    for name, text in kernels(sass, r"^reduction_kernel<\w+, (4|8), "):
+        assert "LDG.E.128" in text, name
+        assert "SHFL.BFLY" in text, name
