@@ -3,10 +3,9 @@
 // the place that the tap looks at. Both operands lie in shared memory as [pixel][channel], as they do in
 // global memory; ldmatrix.trans turns them into fragments.
 #pragma once
-#include <cstring>
 #include <type_traits>
 
-#include "kernels/device.cuh"
+#include "kernels/mma_tiles.cuh"
 #include "kernels/sum_rows.cuh"
 #include "pyface/conv2d_weight_grad.h"
 
@@ -31,8 +30,11 @@ template <class T, int kRows_, int kColumns_, int kPixels_, int kThreads_, int k
 struct WeightGradShape {
   static constexpr int kRows = kRows_, kColumns = kColumns_, kPixels = kPixels_, kThreads = kThreads_;
   static constexpr int kStages = kStages_, kChunk = kVector<T>;
-  // 16 bytes more than the channels: rows of eight pixels then fall on different banks.
-  static constexpr int kRowStep = kRows + kChunk, kColumnStep = kColumns + kChunk;
+  // Tensor cores read swizzled rows; float32 rows are 16 bytes longer than their channels, so that those of
+  // neighbouring pixels lie in different banks.
+  static constexpr bool kSwizzled = sizeof(T) == 2;
+  static constexpr int kRowStep = kSwizzled ? kRows : kRows + kChunk;
+  static constexpr int kColumnStep = kSwizzled ? kColumns : kColumns + kChunk;
   static constexpr int kStage = kPixels * (kRowStep + kColumnStep);
   static constexpr size_t kSharedBytes = size_t{kStages} * kStage * sizeof(T);
   static constexpr int kRowChunks = kRows / kChunk, kColumnChunks = kColumns / kChunk;
@@ -42,6 +44,16 @@ struct WeightGradShape {
                 "every thread copies the same number of chunks");
   static_assert(kThreads % kRowChunks == 0 && kThreads % kColumnChunks == 0,
                 "a thread keeps its channels from copy to copy");
+
+  // Where chunk `chunk` of a pixel lies in the tile of rows and in that of columns.
+  static __device__ __forceinline__ int row_at(int pixel, int chunk) {
+    if constexpr (kSwizzled) return Swizzle<kRows>::at(pixel, chunk);
+    return pixel * kRowStep + chunk * kChunk;
+  }
+  static __device__ __forceinline__ int column_at(int pixel, int chunk) {
+    if constexpr (kSwizzled) return Swizzle<kColumns>::at(pixel, chunk);
+    return pixel * kColumnStep + chunk * kChunk;
+  }
 };
 
 // Copies one chunk of channels: asynchronously, or element by element where channels or addresses do not fill
@@ -88,7 +100,7 @@ struct WeightGradLoader {
       const uint32_t at = (threadIdx.x + i * Shape::kThreads) / Shape::kRowChunks;
       const int count = first + at < p.segment_pixels ? row_count : 0;
       const T* from = p.rows + (count > 0 ? size_t{base + first + at} * p.row_channels + row : size_t{0});
-      copy_chunk<kAligned>(stage + at * Shape::kRowStep + row % Shape::kRows, from, count);
+      copy_chunk<kAligned>(stage + Shape::row_at(int(at), int(threadIdx.x) % Shape::kRowChunks), from, count);
     }
     stage += Shape::kPixels * Shape::kRowStep;
     PYFACE_UNROLL
@@ -102,32 +114,22 @@ struct WeightGradLoader {
       const int count = there ? column_count : 0;
       const size_t pixel = (size_t{sample} * p.height + y) * p.width + x;
       const T* from = p.columns + (count > 0 ? pixel * p.column_channels + column : size_t{0});
-      const int own = int(threadIdx.x % Shape::kColumnChunks) * Shape::kChunk;
-      copy_chunk<kAligned>(stage + at * Shape::kColumnStep + own, from, count);
+      copy_chunk<kAligned>(stage + Shape::column_at(int(at), int(threadIdx.x) % Shape::kColumnChunks), from,
+                           count);
     }
   }
 };
 
-// Runs compute(tile, stage) over the tiles first to last - 1, with kStages - 1 of them on their way.
-template <class Shape, class T, class Load, class Compute>
-__device__ __forceinline__ void pipeline_tiles(uint32_t first, uint32_t last, T* shared, const Load& load,
-                                               Compute&& compute) {
-  constexpr int kStages = Shape::kStages;
-  PYFACE_UNROLL
-  for (int s = 0; s < kStages - 1; s++) {
-    if (first + s < last) load(first + s, shared + s * Shape::kStage);
-    async_commit();
-  }
-  int stage = 0;
-  for (uint32_t tile = first; tile < last; tile++) {
-    async_wait<kStages - 2>();
-    __syncthreads();
-    const int free = stage == 0 ? kStages - 1 : stage - 1;
-    if (tile + kStages - 1 < last) load(tile + kStages - 1, shared + free * Shape::kStage);
-    async_commit();
-    compute(tile, shared + stage * Shape::kStage);
-    stage = stage + 1 == kStages ? 0 : stage + 1;
-  }
+// Calls multiply(tile, stage) for the tiles of pixels that this block sums, with loads ahead of them.
+template <class Shape, class T, class Load, class Multiply>
+__device__ __forceinline__ void sum_tiles(const WeightGradArguments<T>& p, T* shared, const Load& load,
+                                          const Multiply& multiply) {
+  const uint32_t first = blockIdx.z * p.tiles_per_split;
+  const uint32_t last = first + p.tiles_per_split < p.tiles ? first + p.tiles_per_split : p.tiles;
+  run_stages<Shape::kStages>(
+      first < last ? int(last - first) : 0,
+      [&](int k, int stage) { load(first + k, shared + stage * Shape::kStage); },
+      [&](int k, int stage) { multiply(first + k, shared + stage * Shape::kStage); });
 }
 
 // Writes sums of dw's row `row` at the columns of chunk `chunk`, `offset` channels into it.
@@ -159,40 +161,9 @@ __device__ __forceinline__ void write_weight_grad(const WeightGradArguments<T>& 
 
 // ---- 16-bit types on tensor cores
 
-// v rounded to 16 bits, twice in a register.
-template <class T>
-__device__ __forceinline__ uint32_t twice(float v) {
-  const T narrowed = narrow<T>(v);
-  uint16_t bits;
-  memcpy(&bits, &narrowed, sizeof bits);
-  return uint32_t{bits} * 0x10001u;
-}
-// Products of the two 16-bit numbers in each register. As a fused multiply-add with -0, which sm_80 has for
-// bfloat16 and which has the bits of the product.
-template <class T>
-__device__ __forceinline__ uint32_t multiply_pairs(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  uint32_t product;
-  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    asm("fma.rn.bf16x2 %0,%1,%2,%3;\n" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
-  } else {
-    asm("mul.rn.f16x2 %0,%1,%2;\n" : "=r"(product) : "r"(a), "r"(b));
-  }
-  return product;
-#else
-  T x[2], y[2];
-  memcpy(x, &a, sizeof a);
-  memcpy(y, &b, sizeof b);
-  for (int k = 0; k < 2; k++) x[k] = narrow<T>(widen(x[k]) * widen(y[k]));
-  memcpy(&a, x, sizeof a);
-  return a;
-#endif
-}
-
 // kScaled: the scales of the sample that a tile belongs to multiply the fragments.
 template <class T, class Shape, int kWarpRows, int kWarpColumns, bool kAligned, bool kScaled>
 __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(const WeightGradArguments<T> p) {
-  constexpr bool kBfloat16 = std::is_same_v<T, __nv_bfloat16>;
   constexpr int kWarps = Shape::kThreads / 32, kDown = Shape::kRows / kWarpRows;
   constexpr int kM = kWarpRows / 16, kN = kWarpColumns / 8;
   static_assert(kDown * (Shape::kColumns / kWarpColumns) == kWarps && kN % 2 == 0, "warps fill the tile");
@@ -205,6 +176,7 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
 
   float sum[kM][kN][4] = {};
   uint32_t row_scale[kScaled ? kM : 1][2], column_scale[kScaled ? kN : 1], segment = ~0u;
+  const auto pair_of = [](float scale) { return pack_pair<T>(scale, scale); };
   const auto read_scales = [&](uint32_t sample) {
     PYFACE_UNROLL
     for (int i = 0; i < kM; i++) {
@@ -212,7 +184,7 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
       for (int half = 0; half < 2; half++) {
         const int row = first_row + warp_row + i * 16 + half * 8 + (lane >> 2);
         const bool there = p.row_scale && row < p.row_channels;
-        row_scale[i][half] = twice<T>(there ? p.row_scale[size_t{sample} * p.row_channels + row] : 1.f);
+        row_scale[i][half] = pair_of(there ? p.row_scale[size_t{sample} * p.row_channels + row] : 1.f);
       }
     }
     PYFACE_UNROLL
@@ -220,7 +192,7 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
       uint32_t tap = first_chunk + warp_column / 8 + j;
       const int column = int(p.chunks_per_tap.split(tap)) * 8 + (lane >> 2);
       const bool there = p.column_scale && column < p.column_channels;
-      column_scale[j] = twice<T>(there ? p.column_scale[size_t{sample} * p.column_channels + column] : 1.f);
+      column_scale[j] = pair_of(there ? p.column_scale[size_t{sample} * p.column_channels + column] : 1.f);
     }
   };
   const auto compute = [&](uint32_t tile, const T* rows) {
@@ -229,14 +201,12 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
       if (own != segment) read_scales(segment = own);
     }
     const T* columns = rows + Shape::kPixels * Shape::kRowStep;
-    const int in_matrix = lane & 7, matrix = lane >> 3;
     PYFACE_UNROLL
     for (int k = 0; k < Shape::kPixels; k += 16) {
       uint32_t a[kM][4], b[kN][2];
       PYFACE_UNROLL
       for (int i = 0; i < kM; i++) {
-        const int pixel = k + (matrix >> 1) * 8 + in_matrix, row = warp_row + i * 16 + (matrix & 1) * 8;
-        ldmatrix_x4<true>(a[i], rows + pixel * Shape::kRowStep + row);
+        load_a_across<Shape::kRows>(a[i], rows, warp_row + i * 16, k);
         if constexpr (kScaled) {
           PYFACE_UNROLL
           for (int r = 0; r < 4; r++) a[i][r] = multiply_pairs<T>(a[i][r], row_scale[i][r & 1]);
@@ -244,9 +214,8 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
       }
       PYFACE_UNROLL
       for (int j = 0; j < kN; j += 2) {
-        const int pixel = k + (matrix & 1) * 8 + in_matrix, column = warp_column + j * 8 + (matrix >> 1) * 8;
         uint32_t both[4];
-        ldmatrix_x4<true>(both, columns + pixel * Shape::kColumnStep + column);
+        load_b_across<Shape::kColumns>(both, columns, warp_column + j * 8, k);
         PYFACE_UNROLL
         for (int r = 0; r < 4; r++) {
           b[j + (r >> 1)][r & 1] =
@@ -256,13 +225,11 @@ __global__ void __launch_bounds__(Shape::kThreads) conv2d_weight_grad_kernel(con
       PYFACE_UNROLL
       for (int i = 0; i < kM; i++) {
         PYFACE_UNROLL
-        for (int j = 0; j < kN; j++) mma_m16n8k16<kBfloat16>(sum[i][j], a[i], b[j]);
+        for (int j = 0; j < kN; j++) mma_m16n8k16<kIsBfloat16<T>>(sum[i][j], a[i], b[j]);
       }
     }
   };
-  const uint32_t first = blockIdx.z * p.tiles_per_split;
-  const uint32_t last = first + p.tiles_per_split < p.tiles ? first + p.tiles_per_split : p.tiles;
-  pipeline_tiles<Shape>(first, last, reinterpret_cast<T*>(memory), load, compute);
+  sum_tiles<Shape>(p, reinterpret_cast<T*>(memory), load, compute);
 
   PYFACE_UNROLL
   for (int i = 0; i < kM; i++) {
@@ -332,9 +299,7 @@ __global__ void __launch_bounds__(128) conv2d_weight_grad_f32_kernel(const Weigh
       }
     }
   };
-  const uint32_t first = blockIdx.z * p.tiles_per_split;
-  const uint32_t last = first + p.tiles_per_split < p.tiles ? first + p.tiles_per_split : p.tiles;
-  pipeline_tiles<Shape>(first, last, reinterpret_cast<float*>(memory), load, compute);
+  sum_tiles<Shape>(p, reinterpret_cast<float*>(memory), load, compute);
 
   PYFACE_UNROLL
   for (int i = 0; i < 8; i++)
