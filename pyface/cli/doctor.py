@@ -50,10 +50,17 @@ def environment_lines() -> list[str]:
 
 
 def backend_lines() -> list[str]:
-    """What the native modules can do here and which back-end the ops will take."""
+    """What the native modules can do here, which back-end the ops will take, and what CUDA convolves by."""
+    from pyface.errors import DataError
     from pyface.ops import describe_backends
+    from pyface.ops._native import capability
+    from pyface.ops.convolution_choice import describe
 
-    return describe_backends()
+    try:
+        convolutions = describe(capability())
+    except DataError as error:
+        convolutions = f"error, {error}"
+    return [*describe_backends(), f"cuda convolutions: {convolutions}"]
 
 
 def extra_lines() -> list[str]:

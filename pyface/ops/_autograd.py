@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from pyface.ops._composition import (
     is_channels_last,
     shape_weight,
 )
+from pyface.ops._gradient_kernels import EpilogueInputs, conv_epilogue_grad, takes_epilogue_grad
 from pyface.ops._native import Backend
 from pyface.ops.convolution import convolve, weight_gradients_enabled
 
@@ -83,8 +85,9 @@ class NativePrimitives:
         return _kernels.upfirdn2d(self.backend, x, f, r, out)
 
     def conv(self, x: Tensor, w: Tensor, c: Conv) -> Tensor:
-        """Convolve `x` with `w`, or its transpose."""
-        return convolve(x, w, c)
+        """Convolve `x` with `w`, or its transpose; by our kernels where there are any for channels_last."""
+        k = self.backend if self.backend.has_convolutions and is_channels_last(x) else None
+        return convolve(x, w, c, k)
 
     def weight(self, x: Tensor, w: Tensor, form: WeightForm) -> Tensor:
         """`w` as it convolves `x`: by a kernel for 3 x 3 taps and channels_last, in one pass over memory."""
@@ -114,6 +117,14 @@ class NativePrimitives:
             y: Tensor = _Modulate.apply(x, scale, self)
             return y
         return _kernels.modulate(self.backend, x, scale)
+
+    def epilogue_gradients(
+        self, dy: Tensor, inputs: EpilogueInputs, e: Epilogue, need: Sequence[bool]
+    ) -> tuple[Tensor | None, ...] | None:
+        """Gradients of `epilogue` in one pass, where there is a kernel and nobody differentiates them."""
+        if torch.is_grad_enabled() or not takes_epilogue_grad(self.backend, dy, inputs.x):
+            return None
+        return conv_epilogue_grad(self.backend, dy, inputs, e, (need[0], need[1], need[2], need[3], need[4]))
 
     def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
         """1 / norm of every filter of `weight` times `styles`."""

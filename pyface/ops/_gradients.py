@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyface.ops._checks import Resampling, filter_size, parameter_dtype, round_to
 from pyface.ops._composition import Epilogue
+from pyface.ops._gradient_kernels import EpilogueInputs
 from pyface.ops.activations import ACTIVATIONS, Activation
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _LINEAR = ACTIVATIONS["linear"]
+_PLAIN = Epilogue(_LINEAR, 0.0, 1.0, -1.0)
 
 
 class Steps(Protocol):
@@ -41,6 +43,12 @@ class Steps(Protocol):
 
     def modulate(self, x: Tensor, scale: Tensor) -> Tensor:
         """`x` [N, C, H, W] times `scale` [N, C]."""
+
+    def epilogue_gradients(
+        self, dy: Tensor, inputs: EpilogueInputs, e: Epilogue, need: Sequence[bool]
+    ) -> tuple[Tensor | None, ...] | None:
+        """Gradients of `epilogue` for its five tensors in one pass over memory; None where there is no such
+        pass, or somebody differentiates them."""
 
     def epilogue(
         self,
@@ -145,7 +153,13 @@ def upfirdn2d_backward(
 def modulate_backward(
     k: Steps, dy: Tensor, x: Tensor | None, scale: Tensor, need: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x * scale for (x, scale)."""
+    """Gradients of x * scale for (x, scale): those of an epilogue that is linear, with scale as demod."""
+    if need[1] and x is not None:
+        fused = k.epilogue_gradients(
+            dy, EpilogueInputs(x, scale), _PLAIN, (need[0], need[1], False, False, False)
+        )
+        if fused is not None:
+            return fused[0], fused[1]
     dx = k.modulate(dy, scale) if need[0] else None
     ds = _sum(dy * x, (2, 3), scale.dtype) if need[1] and x is not None else None
     return dx, ds
@@ -166,6 +180,9 @@ def conv_epilogue_backward(
     maybe_x, demod, noise, bias, next_style, y = saved
     x = cast(Tensor, maybe_x)
     wide = parameter_dtype(x)
+    fused = k.epilogue_gradients(dy, EpilogueInputs(x, demod, noise, bias, next_style), e, need)
+    if fused is not None:
+        return fused
     d_next = None
     if next_style is not None:
         y = k.epilogue(x, demod, noise, bias, None, e)
@@ -175,7 +192,7 @@ def conv_epilogue_backward(
     if source == "none":
         dz = dy * e.gain if e.gain != 1 else dy
     elif source == "x":
-        z = k.epilogue(x, demod, noise, bias, None, Epilogue(_LINEAR, 0.0, 1.0, -1.0))
+        z = k.epilogue(x, demod, noise, bias, None, _PLAIN)
         dz = k.bias_act_grad(dy, z, None, 1, e)
     else:
         if y is None:

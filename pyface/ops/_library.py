@@ -15,6 +15,7 @@ from torch import Tensor
 from pyface.ops import _gradients, _kernels, _native, reference
 from pyface.ops._checks import Resampling, filter_size, parameter_dtype
 from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm, shape_weight
+from pyface.ops._gradient_kernels import EpilogueInputs
 from pyface.ops.activations import ACTIVATIONS
 
 __all__ = ["LibraryPrimitives"]
@@ -82,6 +83,12 @@ class LibraryPrimitives:
         """`x` [N, C, H, W] times `scale` [N, C]."""
         y: Tensor = torch.ops.pyface.modulate.default(x, scale.to(parameter_dtype(x)))
         return y
+
+    def epilogue_gradients(
+        self, dy: Tensor, inputs: EpilogueInputs, e: Epilogue, need: Sequence[bool]
+    ) -> tuple[Tensor | None, ...] | None:
+        """None: compilers fuse the single steps."""
+        return None
 
     def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
         """1 / norm of every filter of `weight` times `styles`."""

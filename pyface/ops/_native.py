@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import importlib
 import os
 import warnings
@@ -22,7 +23,16 @@ from torch import Tensor
 
 from pyface.errors import BackendError, ValueRangeError
 
-__all__ = ["Backend", "backend", "describe_backends", "refuse_reference", "reset", "resolve", "use"]
+__all__ = [
+    "Backend",
+    "backend",
+    "capability",
+    "describe_backends",
+    "refuse_reference",
+    "reset",
+    "resolve",
+    "use",
+]
 
 _NAMES = ("auto", "reference", "cpu", "cuda")
 
@@ -55,6 +65,25 @@ class Backend(abc.ABC):
         self.conv2d: Callable[..., None] = getattr(module, "conv2d", _absent)
         self.conv2d_plan: Callable[..., Any] = getattr(module, "conv2d_plan", _absent)
         self.upconv2d: Callable[..., None] = getattr(module, "upconv2d", _absent)
+        self.conv2d_weight_grad: Callable[..., None] = getattr(module, "conv2d_weight_grad", _absent)
+        self.conv2d_weight_grad_plan: Callable[..., tuple[int, int]] = getattr(
+            module, "conv2d_weight_grad_plan", _absent
+        )
+        self.channel_dot_plan: Callable[..., tuple[int, int]] = getattr(module, "channel_dot_plan", _absent)
+        self.conv_epilogue_grad: Callable[..., None] = getattr(module, "conv_epilogue_grad", _absent)
+
+    @property
+    def has_convolutions(self) -> bool:
+        """Whether it convolves, and has the one-pass gradients: the CUDA kernels and their emulation."""
+        return self.conv2d is not _absent
+
+    def multiprocessors(self, device: torch.device) -> int:
+        """How many blocks of threads run at once, by order of magnitude: what sums are cut for."""
+        return 1
+
+    def capability(self, device: torch.device) -> tuple[int, int] | None:
+        """Compute capability of a CUDA device; None where there is no device to choose for."""
+        return None
 
     @abc.abstractmethod
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:
@@ -68,12 +97,24 @@ class _Cpu(Backend):
         function(*arguments, torch.get_num_threads())
 
 
+@functools.cache
+def _properties(device: torch.device) -> Any:
+    return torch.cuda.get_device_properties(device)
+
+
 class _Cuda(Backend):
     name = "cuda"
 
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:
         with torch.cuda.device_of(x):
             function(*arguments, torch.cuda.current_stream().cuda_stream)
+
+    def multiprocessors(self, device: torch.device) -> int:
+        return int(_properties(device).multi_processor_count)
+
+    def capability(self, device: torch.device) -> tuple[int, int] | None:
+        found = _properties(device)
+        return found.major, found.minor
 
 
 class _Emu(Backend):
@@ -227,6 +268,12 @@ def _abilities(name: str) -> str:
         return f"{found.module.isa()} (of {', '.join(found.module.isa_available())})"
     built = ", ".join(str(a) for a in found.module.architectures())
     return f"runtime {found.module.runtime_version()}, built for {built}"
+
+
+def capability() -> tuple[int, int] | None:
+    """Compute capability of the first CUDA device that the kernels run on; None without one."""
+    found = _load("cuda")
+    return found.capability(torch.device("cuda", 0)) if isinstance(found, Backend) else None
 
 
 def reset() -> None:

@@ -14,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyface.ops import _gradient_kernels, _kernels, convolution_choice
 from pyface.ops._composition import Conv, is_channels_last
+from pyface.ops._native import Backend
+from pyface.ops.convolution_choice import ConvShape
 
 __all__ = ["convolve", "no_weight_gradients", "weight_gradients_enabled"]
 
 _weight_gradients = True
+_MOST_PADDING = 64  # of our kernels
 _FEW_PIXELS = 512  # up to here (batch x height x width) a matrix product is the faster weight gradient
 
 
@@ -45,12 +49,47 @@ def no_weight_gradients(disable: bool = True) -> Iterator[None]:
         _weight_gradients = before
 
 
-def convolve(x: Tensor, w: Tensor, c: Conv) -> Tensor:
-    """`x` correlated with `w`, or the transpose of that: torch's convolution with our backward pass."""
+def convolve(x: Tensor, w: Tensor, c: Conv, k: Backend | None = None) -> Tensor:
+    """`x` correlated with `w`, or the transpose of that, with our backward pass.
+
+    By torch's convolution; by our kernels where `k` has them and they are chosen for the shape, in every
+    derivative too. `k` is for channels_last tensors: others would be copied.
+    """
     if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad):
-        y: Tensor = _Convolution.apply(x, w, c)
+        y: Tensor = _Convolution.apply(x, w, c, k)
         return y
-    return _forward(x, w, c)
+    return _forward(x, w, c, k)
+
+
+def _fits(x: Tensor, w: Tensor, c: Conv) -> bool:
+    """Whether our kernels can convolve `x` with `w`, and take the gradients of that."""
+    k_h, k_w = w.shape[2], w.shape[3]
+    return (
+        x.dtype == w.dtype
+        and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and c.groups == 1
+        and k_h == k_w
+        and k_h in (1, 3)
+        and c.stride[0] == c.stride[1] <= 2
+        and max(c.padding) <= _MOST_PADDING
+        and x.numel() > 0
+        and w.numel() > 0
+    )
+
+
+def _ours(k: Backend | None, op: str, x: Tensor, w: Tensor, c: Conv) -> Backend | None:
+    """`k` where our kernels are taken for `op` of the convolution `c` of `x` with `w`, else None."""
+    if k is None or not _fits(x, w, c):
+        return None
+    height, width = _kernels.conv_output_size(x, w, c)
+    if height <= 0 or width <= 0:
+        return None
+    shape = ConvShape(
+        op, "", x.shape[0], x.shape[1], w.shape[1 if c.transposed else 0], height, width, w.shape[2],
+        c.stride[0], c.transposed,
+    )  # fmt: skip
+    chosen = convolution_choice.choose(k.capability(x.device), shape, x.dtype)
+    return k if chosen == "pyface" else None
 
 
 def _is_slow_on_cpu(x: Tensor, c: Conv) -> bool:
@@ -74,10 +113,14 @@ def _transposed_on_cpu(x: Tensor, w: Tensor, c: Conv) -> Tensor:
     shape = (x.shape[0], w.shape[1], size[0], size[1])
     like = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     plain = Conv(c.stride, c.padding)
-    return cast(Tensor, _both_gradients(x, like, w, plain, True, False)[0])
+    return cast(Tensor, _both_gradients(x, like, w, plain, True, False, None)[0])
 
 
-def _forward(x: Tensor, w: Tensor, c: Conv) -> Tensor:
+def _forward(x: Tensor, w: Tensor, c: Conv, k: Backend | None) -> Tensor:
+    ours = _ours(k, "conv", x, w, c)
+    if ours is not None:
+        w = w.transpose(0, 1) if c.transposed else w
+        return cast(Tensor, _kernels.conv2d(ours, x, w, c)[0])
     if _is_slow_on_cpu(x, c):
         return _transposed_on_cpu(x, w, c)
     w = _weight_beside(x, w)
@@ -129,10 +172,35 @@ def _weight_gradient_as_product(dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> Te
 
 
 def _both_gradients(
+    dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool, k: Backend | None
+) -> tuple[Tensor | None, Tensor | None]:
+    if k is not None and dy.dtype == x.dtype == w.dtype:
+        return _chosen_gradients(dy, x, w, c, need_x, need_w, k)
+    return _torch_gradients(dy, x, w, c, need_x, need_w)
+
+
+def _chosen_gradients(
+    dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool, k: Backend
+) -> tuple[Tensor | None, Tensor | None]:
+    """Each gradient by our kernels or by torch, as chosen for its own shape."""
+    dx = dw = None
+    if need_w and _ours(k, "weight_grad", x, w, c) is not None:
+        dw = _gradient_kernels.conv2d_weight_grad(k, dy, x, w.shape, c)
+    adjoint = _adjoint(c, x.shape, dy.shape, w.shape)
+    if need_x and _ours(k, "conv", dy, w, adjoint) is not None:
+        dx = _forward(dy, w, adjoint, k)
+    rest_x, rest_w = need_x and dx is None, need_w and dw is None
+    if rest_x or rest_w:
+        other_x, other_w = _torch_gradients(dy, x, w, c, rest_x, rest_w)
+        dx, dw = (other_x if rest_x else dx), (other_w if rest_w else dw)
+    return dx, dw
+
+
+def _torch_gradients(
     dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     if need_w and _is_small_on_cpu(dy, x, w, c):
-        dx = _both_gradients(dy, x, w, c, True, False)[0] if need_x else None
+        dx = _torch_gradients(dy, x, w, c, True, False)[0] if need_x else None
         return dx, _weight_gradient_as_product(dy, x, w, c)
     w = _weight_beside(dy, w) if need_x else w
     dx, dw, _ = torch.ops.aten.convolution_backward.default(
@@ -163,42 +231,42 @@ def _adjoint(c: Conv, size: torch.Size, out_size: torch.Size, kernel: torch.Size
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, c: Conv, k: Backend | None) -> Tensor:
         ctx.save_for_backward(x, w)
-        ctx.c = c
-        return _forward(x, w, c)
+        ctx.rest = c, k
+        return _forward(x, w, c, k)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        c = ctx.c
+        c, k = ctx.rest
         need_x = ctx.needs_input_grad[0]
         need_w = ctx.needs_input_grad[1] and _weight_gradients
         if not (need_x or need_w):
-            return None, None, None
+            return None, None, None, None
         if not torch.is_grad_enabled():
-            return *_both_gradients(dy, x, w, c, need_x, need_w), None
-        dx = convolve(dy, w, _adjoint(c, x.shape, dy.shape, w.shape)) if need_x else None
-        dw = _WeightGradient.apply(dy, x, w, c) if need_w else None
-        return dx, dw, None
+            return *_both_gradients(dy, x, w, c, need_x, need_w, k), None, None
+        dx = convolve(dy, w, _adjoint(c, x.shape, dy.shape, w.shape), k) if need_x else None
+        dw = _WeightGradient.apply(dy, x, w, c, k) if need_w else None
+        return dx, dw, None, None
 
 
 class _WeightGradient(torch.autograd.Function):
     """dw of a convolution: linear in dy and in x. `w` lends its shape only."""
 
     @staticmethod
-    def forward(ctx: Any, dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> Tensor:
+    def forward(ctx: Any, dy: Tensor, x: Tensor, w: Tensor, c: Conv, k: Backend | None) -> Tensor:
         ctx.save_for_backward(dy, x)
-        ctx.c = c
-        dw = _both_gradients(dy, x, w, c, False, True)[1]
+        ctx.rest = c, k
+        dw = _both_gradients(dy, x, w, c, False, True, k)[1]
         return cast(Tensor, dw)  # the mask asks for it
 
     @staticmethod
     def backward(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
         dy, x = ctx.saved_tensors
-        c = ctx.c
-        d_dy = convolve(x, ddw, c) if ctx.needs_input_grad[0] else None
+        c, k = ctx.rest
+        d_dy = convolve(x, ddw, c, k) if ctx.needs_input_grad[0] else None
         d_x = None
         if ctx.needs_input_grad[1]:
-            d_x = convolve(dy, ddw, _adjoint(c, x.shape, dy.shape, ddw.shape))
-        return d_dy, d_x, None, None
+            d_x = convolve(dy, ddw, _adjoint(c, x.shape, dy.shape, ddw.shape), k)
+        return d_dy, d_x, None, None, None
