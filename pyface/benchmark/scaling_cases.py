@@ -17,10 +17,11 @@ from torch import Tensor
 
 from pyface.benchmark.case import EAGER, OURS, Case, Variant, Workload
 from pyface.benchmark.plain_stylegan2 import plain_twin
+from pyface.benchmark.synthesis_cases import SynthesisCounts
 from pyface.errors import BackendError
 from pyface.models import GeneratorConfig, StyleGAN2Generator
 
-__all__ = ["channel_base_of", "scaling_cases", "scaling_workload", "synthesis_flops", "thread_counts"]
+__all__ = ["channel_base_of", "scaling_cases", "scaling_workload", "thread_counts"]
 
 DTYPES = ("float32", "bfloat16")
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -65,24 +66,6 @@ def channel_base_of(side: int) -> int:
     return 32768 if side >= 512 else 16384
 
 
-def synthesis_flops(config: GeneratorConfig) -> int:
-    """Multiplications and additions of one image's convolutions.
-
-    One that doubles the size counts 9 taps per input pixel and is followed by a filter of 4 + 4 taps.
-    """
-    total = 0
-    image = sum(config.spectra.values())
-    for index, (height, width) in enumerate(config.sizes):
-        pixels, channels = height * width, config.channels((height, width))
-        if index:
-            before = config.sizes[index - 1]
-            total += (
-                2 * 9 * before[0] * before[1] * config.channels(before) * channels + 2 * 8 * pixels * channels
-            )
-        total += 2 * 9 * pixels * channels * channels + 2 * pixels * channels * image
-    return total
-
-
 def _case(axis: str, point: str, side: int, batch: int, dtype: str, count: int = 0) -> Case:
     return Case(
         f"scaling/{axis}/{point}/{dtype}",
@@ -120,15 +103,14 @@ def scaling_workload(config: GeneratorConfig, batch: int, dtype: str, device: st
             return images[:1]
 
     variants = {OURS: Variant(ours)}
-    flops = synthesis_flops(config) * batch
+    counts = SynthesisCounts.of(config)
+    flops = 2 * counts.macs * batch
     if flops <= _PLAIN_LIMIT:
         variants[EAGER] = Variant(_plain(network, ws))
-    image = sum(config.spectra.values()) * config.sizes[-1][0] * config.sizes[-1][1]
-    weights = sum(p.numel() for p in network.synthesis.parameters()) * (2 if dtype == "bfloat16" else 4)
     return Workload(
         variants,
         reference=lambda: _truth(config, device),
-        bytes=weights + 4 * batch * image,
+        bytes=counts.bytes(batch, getattr(torch, dtype).itemsize),
         flops=flops,
         items=batch,
         tolerance=_TOLERANCE[dtype],

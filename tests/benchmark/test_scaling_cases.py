@@ -7,6 +7,7 @@ import pytest
 from pyface.benchmark import scaling_cases as scaling
 from pyface.benchmark.case import EAGER, OURS
 from pyface.benchmark.document import check_result
+from pyface.benchmark.synthesis_cases import SynthesisCounts
 from pyface.errors import BackendError
 from pyface.models import GeneratorConfig
 
@@ -21,21 +22,14 @@ def test_first_image_of_any_batch_is_the_reference(dtype):
         checked = check_result(case, work)
         assert set(checked.errors) == {OURS, EAGER}
         assert work.items == batch
-        assert work.flops == batch * scaling.synthesis_flops(SMALL)
+        assert work.flops == 2 * batch * SynthesisCounts.of(SMALL).macs
         assert work.formula is None
 
 
 def test_long_work_leaves_plain_torch_out(monkeypatch):
-    monkeypatch.setattr(scaling, "_PLAIN_LIMIT", scaling.synthesis_flops(SMALL))
+    monkeypatch.setattr(scaling, "_PLAIN_LIMIT", 2 * SynthesisCounts.of(SMALL).macs)
     assert EAGER in scaling.scaling_workload(SMALL, 1, "float32", "cpu").variants
     assert EAGER not in scaling.scaling_workload(SMALL, 2, "float32", "cpu").variants
-
-
-def test_operations_of_a_network_counted_by_hand():
-    config = GeneratorConfig(8, channel_base=32, channel_max=8)  # 8 channels at 4 px, 4 at 8 px
-    first = 2 * 16 * (9 * 8 * 8 + 8 * 3)
-    second = 2 * 9 * 16 * 8 * 4 + 2 * 8 * 64 * 4 + 2 * 64 * (9 * 4 * 4 + 4 * 3)
-    assert scaling.synthesis_flops(config) == first + second
 
 
 def test_axes():
