@@ -98,8 +98,13 @@ def entry_of(
     rounds: int,
     ceilings: Ceilings,
     left_out: Mapping[str, str] | None = None,
+    warmup: int = 2,
+    budget_s: float = 20.0,
 ) -> dict[str, Any]:
-    """The measured case. Computes with the number of threads that is set; left_out: variants with reasons."""
+    """The measured case. Computes with the number of threads that is set; left_out: variants with reasons.
+
+    warmup, budget_s: as `pyface.benchmark.measure` takes them.
+    """
     checked = check_result(case, work)
     variants = {name: variant for name, variant in work.variants.items() if name not in checked.wrong}
     rounds = min(rounds, case.rounds or rounds)
@@ -107,7 +112,15 @@ def entry_of(
     if any(variant.parts for variant in variants.values()):
         timings, parts = _measure_parts(variants, rounds, device)
     else:
-        timings = measure(variants, rounds=rounds, calls=case.calls, cold=case.cold, device=device)
+        timings = measure(
+            variants,
+            rounds=rounds,
+            warmup=warmup,
+            calls=case.calls,
+            cold=case.cold,
+            device=device,
+            budget_s=budget_s,
+        )
     names = list(timings)
     ours = timings[names[0]]
     seconds = Quartiles.of(ours.best).median / 1e3

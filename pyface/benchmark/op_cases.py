@@ -60,10 +60,10 @@ SIZES = {
 }
 QUICK_SIZE = (1, 128, 256, 256)
 SCREEN = {  # (op, type, layout) at that size -> label on the screen of `pyface bench`
-    ("conv_epilogue", "float32", "nchw"): "Epilogue of a layer of 256 px",
-    ("conv_epilogue", "bfloat16", "nhwc"): "Epilogue of a layer of 256 px",
-    ("blur", "float32", "nchw"): "Blur of 128 channels of 256 px",
-    ("upsample 2", "float32", "nchw"): "Twice the size of 128 channels of 256 px",
+    ("conv_epilogue", "float32", "nchw"): "epilogue of a layer, 256 px",
+    ("conv_epilogue", "bfloat16", "nhwc"): "epilogue of a layer, 256 px",
+    ("blur", "float32", "nchw"): "blur, 128 channels of 256 px",
+    ("upsample 2", "float32", "nchw"): "upsampling 128 channels of 256 px",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

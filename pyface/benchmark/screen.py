@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyface.benchmark.case import EAGER, OURS
+from pyface.benchmark.rivals import COMPILE, ONNX_RUNTIME, OPENVINO
 
 __all__ = ["COLUMNS", "LINES", "limit_of", "screen_lines", "speed_of"]
 
@@ -18,8 +19,8 @@ COLUMNS, LINES = 80, 40
 _OVERHEAD = 0.2  # below this share of the ceiling neither memory nor arithmetic explains the time
 _LIMITS = {"memory": "memory", "compute": "arithmetic"}
 _TYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-_HEADINGS = ("what", "speed", "of max", "limit", "eager")
-_SIDES = "lrrlr"
+_HEADINGS = ("what", "speed", "of max", "limit")
+_WAYS = {EAGER: "eager", COMPILE: "compile", OPENVINO: "OpenVINO", ONNX_RUNTIME: "ORT"}
 
 Entry = Mapping[str, Any]
 
@@ -39,7 +40,9 @@ def screen_lines(document: Mapping[str, Any], seconds: float | None = None) -> l
         *_wrapped(_weakness(document, entries)),
     ]
     top = [*_machine_lines(document["machine"], seconds), "", *_ceiling_lines(document["ceilings"]), ""]
-    rows = _table(entries, LINES - len(top) - len(bottom) - len(document["skipped"]))
+    settings = document["settings"]
+    ways = [*([EAGER] if settings["eager"] else []), *settings["rivals"]]
+    rows = _table(entries, ways, LINES - len(top) - len(bottom) - len(document["skipped"]))
     left_out = [_cut(f"left out: {each['name']}: {each['reason']}", COLUMNS) for each in document["skipped"]]
     return [*top, *rows, *left_out, *bottom][:LINES]
 
@@ -92,9 +95,10 @@ def _ceiling_lines(ceilings: Mapping[str, Mapping[str, float | None]]) -> list[s
     return lines
 
 
-def _table(entries: Sequence[Entry], room: int) -> list[str]:
-    """The heading and a line per entry, in at most `room` lines."""
-    rows = [_HEADINGS, *[_cells(entry) for entry in entries]]
+def _table(entries: Sequence[Entry], ways: Sequence[str], room: int) -> list[str]:
+    """The heading and a line per entry, in at most `room` lines; ways: what ours is compared with."""
+    headings = (*_HEADINGS, *[_WAYS.get(way, way) for way in ways])
+    rows = [headings, *[_cells(entry, ways) for entry in entries]]
     if len(rows) > room:
         more = len(rows) - room + 1
         rows = rows[: room - 1]
@@ -102,14 +106,14 @@ def _table(entries: Sequence[Entry], room: int) -> list[str]:
     return _aligned(rows)
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
-    ratio = entry["speedup"].get(EAGER)
+def _cells(entry: Entry, ways: Sequence[str]) -> tuple[str, ...]:
+    ratios = [entry["speedup"].get(way) for way in ways]
     return (
         _what(entry),
         speed_of(entry),
         f"{entry['roofline']['fraction']:.0%}" if entry["roofline"] else "-",
         limit_of(entry) or "-",
-        _times(ratio["median"]) if ratio else "-",
+        *[_times(ratio["median"]) if ratio else "-" for ratio in ratios],
     )
 
 
@@ -136,13 +140,13 @@ def _type(entry: Entry) -> str:
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns as wide as they have to be; labels are cut where a line would be too long."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    widths[0] = min(widths[0], COLUMNS - sum(widths[1:]) - len(_SIDES) + 1 - 3)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths[0] = min(widths[0], COLUMNS - sum(widths[1:]) - len(widths) + 1 - 3)
     lines = []
     for row in rows:
         cells = [
-            _cut(cell, width).ljust(width) if side == "l" else cell.rjust(width)
-            for cell, width, side in zip(row, widths, _SIDES, strict=True)
+            _cut(cell, width).ljust(width) if column in (0, 3) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(f"{cells[0]}  {cells[1]} {cells[2]}   {' '.join(cells[3:])}".rstrip())
     return lines

@@ -114,6 +114,12 @@ class _Way:
     rounds: int
     eager: bool
     rivals: tuple[str, ...]
+    screen: bool
+
+    @property
+    def effort(self) -> dict[str, Any]:
+        """How long `entry_of` measures: for a screen no longer than a user waits."""
+        return {"warmup": 1, "budget_s": 4.0} if self.screen else {}
 
 
 def run_suite(
@@ -137,7 +143,8 @@ def run_suite(
     Args:
         only: parts of case names, patterns, or groups; all cases when empty.
         quick: a few cases, few rounds: to see that everything runs.
-        screen: only cases that stand on the screen of `pyface bench`, in few rounds.
+        screen: only cases that stand on the screen of `pyface bench`, in few rounds, beside the plain torch
+            expression alone of torch's forms; ours alone is checked.
         device: "cpu" or "cuda".
         num_threads: CPU threads of the cases that do not bring a number of their own.
         eager: measure the forms of plain torch.
@@ -153,7 +160,7 @@ def run_suite(
     every: list[Case | ProcessCase] = [*all_cases(), *process_cases()]
     chosen = select(every, only, quick, screen)
     names = tuple(RIVALS if rivals is True else rivals or ())
-    way = _Way(device, num_threads, (_SCREEN_ROUNDS if screen else _ROUNDS)[quick], eager, names)
+    way = _Way(device, num_threads, (_SCREEN_ROUNDS if screen else _ROUNDS)[quick], eager, names, screen)
     document = _empty_document(way, list(only), quick)
     known = dict(ceilings or {})
     for case in chosen:
@@ -208,7 +215,7 @@ def _measure_case(
             work, left_out = _compared(case, case.build(way.device), way)
             if count not in ceilings:
                 ceilings[count] = measure_ceilings(way.device, count)
-            entry = entry_of(case, work, way.device, way.rounds, ceilings[count], left_out)
+            entry = entry_of(case, work, way.device, way.rounds, ceilings[count], left_out, **way.effort)
             del work
     except (ImportError, BackendError) as error:
         document["skipped"].append({"name": case.name, "reason": str(error)})
@@ -230,9 +237,11 @@ def _require_threads(case: Case) -> None:
 
 def _compared(case: Case, work: Workload, way: _Way) -> tuple[Workload, dict[str, str]]:
     """The workload with the rivals that its formula gives, and the reasons for those it does not."""
-    if not way.eager:
-        kept = {name: one for name, one in work.variants.items() if not name.startswith(EAGER)}
-        work = replace(work, variants=kept)
+    kept = [name for name in work.variants if way.eager or not name.startswith(EAGER)]
+    if way.screen:
+        kept = [name for name in kept if name == EAGER or not name.startswith(EAGER)]
+    variants = {name: work.variants[name] for name in kept}
+    work = replace(work, variants=variants, errors=work.errors and not way.screen)
     if not way.rivals or not case.rivals or work.formula is None:
         return work, {}
     built, reasons = build_rivals(work.formula, dtype=case.dtype, device=way.device, names=way.rivals)

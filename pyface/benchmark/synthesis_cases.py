@@ -31,7 +31,7 @@ _SIZES = ((256, 16384, 1), (256, 16384, 8), (1024, 32768, 1))  # resolution, cha
 _REFERENCE_SIDE = 512  # above, float64 takes minutes
 _SCREEN = {
     (256, 1, "bfloat16"): "synthesis 256 px",
-    (256, 8, "float32"): "synthesis 256 px, batch 8",
+    (256, 1, "float32"): "synthesis 256 px",
     (256, 8, "bfloat16"): "synthesis 256 px, batch 8",
     (1024, 1, "bfloat16"): "synthesis 1024 px",
 }

@@ -91,7 +91,7 @@ def document() -> dict[str, Any]:
         "kind": "pyface-benchmark",
         "machine": dict(MACHINE),
         "settings": {
-            "quick": False, "rounds": 5, "only": [], "eager": True, "rivals": ["OpenVINO", "ONNX Runtime"],
+            "quick": False, "rounds": 5, "only": [], "eager": True, "rivals": [],
             "freed_memory_kept": True,
         },
         "ceilings": {"1": dict(CEILINGS), "2": {**CEILINGS, "copy_gb_s": 14.0, "float32_gflops": 290.0}},

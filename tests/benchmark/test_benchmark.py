@@ -249,3 +249,28 @@ def test_committed_results_follow_the_schema():
 def test_quick_run():
     found = run_suite(quick=True)
     assert len(found["cases"]) + len(found["skipped"]) >= 8
+
+
+def test_a_screen_is_measured_in_few_rounds_against_the_plain_expression(monkeypatch):
+    calls = []
+    names = ("pyface", "torch eager", "torch eager, in place")
+    variants = {name: Variant(lambda name=name: calls.append(name) or torch.ones(4)) for name in names}
+    work = Workload(variants, reference=lambda: torch.ones(4, dtype=torch.float64), tolerance=1e-6)
+    case = Case("a/4", "ops", "a", "4", "float32", "-", lambda device: work, cold=False, screen="a")
+    monkeypatch.setattr(suite_module, "all_cases", lambda: [case, small_case(torch.ones(4))[0]])
+    monkeypatch.setattr(suite_module, "process_cases", list)
+    kept = []
+    found = run_suite(
+        screen=True, ceilings={1: CEILINGS}, keep=lambda so_far: kept.append(len(so_far["cases"]))
+    )
+    assert [entry["name"] for entry in found["cases"]] == ["a/4"]
+    assert kept == [1, 1]
+    assert calls.count("pyface") == 7  # one to check, one to warm up
+    assert calls.count("torch eager") == 6
+    assert "torch eager, in place" not in calls
+
+
+def test_without_torch(monkeypatch):
+    found = document(monkeypatch, eager=False, rivals=())
+    assert list(found["cases"][0]["variants"]) == ["pyface"]
+    assert found["settings"]["eager"] is False

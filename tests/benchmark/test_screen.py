@@ -97,3 +97,11 @@ def test_speed_and_limit():
     assert (speed_of(copied), limit_of(copied)) == ("5 GB/s", "memory")
     assert speed_of(case("a", "ops", "1", 10.0, {})) == "10 ms"
     assert speed_of(case("a", "calls", "1", 0.0123, {})) == "12.3 us"
+
+
+def test_other_ways_have_columns_of_their_own(document):
+    document["settings"].update(eager=False, rivals=["OpenVINO", "ONNX Runtime"])
+    lines = screen_lines(document)
+    assert lines[7].split() == ["what", "speed", "of", "max", "limit", "OpenVINO", "ORT"]
+    assert next(line for line in lines if line.startswith("synthesis")).split()[-2:] == ["2.75x", "7.50x"]
+    assert max(map(len, lines)) <= COLUMNS
