@@ -131,47 +131,14 @@ def pack_styled_conv(
 def block_activations(
     x: int, scale: int, y: int, dtype: int, n: int, c: int, h: int, w: int, shared: bool, where: int
 ) -> None: ...
+def styled_number_bytes(dtype: int) -> int: ...
 def blocked_bytes(dtype: int, n: int, channels: int, h: int, w: int) -> int: ...
-def styled_conv_workspace(
-    dtype: int,
-    n: int,
-    in_channels: int,
-    out_channels: int,
-    in_h: int,
-    in_w: int,
-    head_channels: int,
-    up: int,
-    chunk_bytes: int,
-    groups_inside: int,
-    where: int,
-) -> int: ...
-def styled_conv(
-    x: int,
-    weight: int,
-    demod: int,
-    noise: int,
-    bias: int,
-    next_style: int,
-    y: int,
-    heads: int,
-    rgb: int,
-    workspace: int,
-    dtype: int,
-    n: int,
-    x_batch: int,
-    x_first: int,
-    y_batch: int,
-    y_first: int,
-    in_channels: int,
-    out_channels: int,
-    in_h: int,
-    in_w: int,
-    head_channels: int,
-    up: int,
-    noise_per_sample: bool,
-    alpha: float,
-    clamp: float,
-    chunk_bytes: int,
-    groups_inside: int,
-    where: int,
+STYLED_CONV_BYTES: int
+LAYER_STYLE_BYTES: int
+
+def styled_convs_workspace(layers: int, count: int, where: int) -> int: ...
+def styled_convs(layers: int, count: int, workspace: int, where: int) -> None: ...
+def layer_styles(
+    layers: int, count: int, ws: int, n: int, num_ws: int, w_dim: int, where: int
 ) -> None: ...
+def fingerprints(tensors: int, count: int, results: int) -> None: ...

@@ -16,12 +16,21 @@ typedef float Lanes __attribute__((vector_size(kLanes * 4), may_alias));
 
 struct FloatProducts {
   using T = float;
-  static constexpr int64_t kBlock = 16;  // channels of a block of activations
+  static constexpr int64_t kBlock = 16;             // channels of a block of activations
+  static constexpr int64_t kParts = 1, kSteps = 1;  // parts of a number, products of the parts of two
+  static constexpr int64_t kValues = 0;             // distance of the parts of values for the heads
   static constexpr bool kTiledHeads = false;
   struct Session {};  // nothing to set up in a thread
 
   // Order of one tap of a packed weight: [in 16][out 32].
   static int64_t weight_at(int64_t in, int64_t out) { return in * kOut + out; }
+  static void store_weight(float* to, int64_t, float v) { *to = v; }
+
+  // 32 channels of one position of blocked activations; `plane` is the distance of blocks.
+  static PYFACE_INLINE void store(float* to, int64_t plane, V16 low, V16 high) {
+    *reinterpret_cast<V16*>(to) = low;
+    *reinterpret_cast<V16*>(to + plane) = high;
+  }
 
   // c[position][out] = sum over blocks and taps of a[block][position + offset[tap]][in] * w[in][out];
   // positions of c are `stride` floats apart. w: [block][tap][in 16][out 32]. side(step) is called

@@ -33,14 +33,20 @@ struct StyledConvPlan {
   int64_t tiles = 0;      // of 16 positions
   int64_t chunk_pairs = 0;  // pairs of tiles for which all output channels are computed before the next ones
   int64_t chunk_rows = 0, double_row = 0, rows_floats = 0;  // up = 2
-  bool groups_inside = false;                               // up = 2: all output channels of a chunk of rows
-  int64_t shared_bytes = 0, worker_bytes = 0;               // of the workspace
+  bool split_groups = false;                   // threads share the output channels instead of the positions
+  int ahead_lines = 0;                         // of the next group's weights that are fetched in each step
+  bool groups_inside = false;                  // up = 2: all output channels of a chunk of rows
+  int64_t shared_bytes = 0, worker_bytes = 0;  // of the workspace
   int64_t sums_bytes = 0, values_bytes = 0;
 
   StyledConvPlan(const StyledConvParams& p, int threads) {
     const int64_t in = padded_channels(p.in_channels), out = padded_channels(p.out_channels);
-    const int64_t size = dtype_size(p.dtype), chunk = p.chunk_bytes ? p.chunk_bytes : kCacheBytes;
-    workers = worker_count(threads, p.n * p.in_h * p.in_w * in / 64 * out / 16);
+    const int64_t size = p.number_bytes, chunk = p.chunk_bytes ? p.chunk_bytes : kCacheBytes;
+    const int64_t positions = p.n * p.in_h * p.in_w, weight_bytes = in * out * 9 * size;
+    // Few positions wait for the weights, which is work as well.
+    workers = worker_count(threads, larger_of(positions, 256) * in / 64 * out / 16);
+    split_groups =
+        workers > 1 && out / kStyledChannels >= 2 * workers && positions * in * size < weight_bytes;
     if (p.up == 1) {
       row_tiles = p.in_w % 16 == 0 ? p.in_w / 16 : 0;
       tiles = row_tiles ? p.n * p.in_h * row_tiles : (p.n * (p.in_h + 1) * (p.in_w + 1) + 15) / 16;
@@ -49,16 +55,20 @@ struct StyledConvPlan {
       sums_bytes = 2 * 32 * kStyledChannels * 4;
       values_bytes = 2 * 32 * kStyledChannels * size;
       shared_bytes = p.heads ? p.n * out * kStyledHeadChannels * size : 0;
-      worker_bytes = sums_bytes + values_bytes + (p.heads ? chunk_pairs * 32 * kStyledHeadChannels * 4 : 0);
+      const int64_t head_pairs = split_groups ? (tiles + 1) / 2 : chunk_pairs;
+      worker_bytes = sums_bytes + values_bytes + (p.heads ? head_pairs * 32 * kStyledHeadChannels * 4 : 0);
     } else {
       const int64_t row = p.in_w + 1;
       double_row = 2 * row * kStyledChannels;
       chunk_rows = smaller_of(larger_of(1, chunk / 1024 / p.in_w), p.n * (p.in_h + 1));
       rows_floats = chunk_rows * double_row + 32 * 2 * kStyledChannels;
-      groups_inside = p.groups_inside >= 0 ? p.groups_inside == 1 : in * out * 9 * size <= (int64_t{1} << 20);
+      groups_inside = p.groups_inside >= 0 ? p.groups_inside == 1 : weight_bytes <= (int64_t{1} << 20);
       worker_bytes = (4 * rows_floats + (groups_inside ? out / kStyledChannels : 1) * 3 * double_row) * 4;
     }
     worker_bytes = (worker_bytes + 63) / 64 * 64;
+    // Weights that do not stay in the cache between the chunks are fetched while the group before is at work.
+    const int64_t pairs = p.up == 1 ? chunk_pairs : (p.n * (p.in_h + 1) * (p.in_w + 1) + 31) / 32;
+    if (weight_bytes > kCacheBytes) ahead_lines = int((32 + pairs - 1) / pairs);
   }
   int64_t bytes() const { return shared_bytes + workers * worker_bytes; }
 

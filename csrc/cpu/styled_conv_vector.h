@@ -42,17 +42,6 @@ PYFACE_INLINE float sum16(V16 v) {
 }
 #endif
 
-// 32 channels of one position of blocked activations; `plane` is the distance of channel blocks.
-PYFACE_INLINE void store32(float* to, int64_t plane, V16 low, V16 high) {
-  *reinterpret_cast<V16*>(to) = low;
-  *reinterpret_cast<V16*>(to + plane) = high;
-}
-#if defined(__AVX512BF16__)
-PYFACE_INLINE void store32(bf16* to, int64_t, V16 low, V16 high) {
-  *reinterpret_cast<__m512bh*>(to) = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-}
-#endif
-
 // lrelu and clamp of a layer: max(v, alpha v) for 0 <= alpha <= 1.
 struct Rectify {
   V16 alpha, limit;
@@ -72,6 +61,7 @@ struct Place {
 // The side tensors of one layer, for one block of output channels at a time.
 struct Sides {
   const float *demod, *noise, *bias, *style;
+  float noise_scale;
   int64_t channels, h, w, noise_stride;
 
   explicit Sides(const StyledConvParams& p)
@@ -79,6 +69,8 @@ struct Sides {
         noise(static_cast<const float*>(p.noise)),
         bias(static_cast<const float*>(p.bias)),
         style(static_cast<const float*>(p.next_style)),
+        noise_scale(float(p.noise_gain) *
+                    (p.noise_strength ? *static_cast<const float*>(p.noise_strength) : 1)),
         channels(padded_channels(p.out_channels)),
         h(p.out_h()),
         w(p.out_w()),
@@ -95,6 +87,7 @@ template <class T>
 struct FilteredRows {
   const float* rows[5];  // 2 w + 2 positions of 32 channels, the last one zero
   const float *demod, *bias, *style, *noise[2];
+  float noise_scale;
   T* y[2];
 };
 
@@ -116,11 +109,11 @@ struct FilterState {
 };
 
 // Columns [begin, end) of 2 w + 2 of the transposed convolution's rows.
-template <class T>
+template <class Products, class T = typename Products::T>
 inline void filter_columns(const FilteredRows<T>& f, FilterState& kept, int64_t begin, int64_t end,
                            int64_t plane, const Rectify& rectify) {
   BoxState top[2] = {kept.top[0], kept.top[1]}, bottom[2] = {kept.bottom[0], kept.bottom[1]};
-  constexpr int64_t kBlock = 64 / sizeof(T);
+  constexpr int64_t kBlock = Products::kBlock;
   for (int64_t j = begin; j < end; ++j) {
     V16 upper[2], lower[2];
 #pragma GCC unroll 2
@@ -134,8 +127,8 @@ inline void filter_columns(const FilteredRows<T>& f, FilterState& kept, int64_t 
     }
     if (j < 2) continue;
     const int64_t x = j - 2;
-    const float upper_noise = f.noise[0] == nullptr ? 0.f : f.noise[0][x];
-    const float lower_noise = f.noise[1] == nullptr ? 0.f : f.noise[1][x];
+    const float upper_noise = f.noise[0] == nullptr ? 0.f : f.noise[0][x] * f.noise_scale;
+    const float lower_noise = f.noise[1] == nullptr ? 0.f : f.noise[1][x] * f.noise_scale;
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const V16 demod = load16_unaligned(f.demod + half * 16), bias = load16_unaligned(f.bias + half * 16);
@@ -143,8 +136,8 @@ inline void filter_columns(const FilteredRows<T>& f, FilterState& kept, int64_t 
       upper[half] = rectify(upper[half] * demod + (bias + upper_noise)) * style;
       lower[half] = rectify(lower[half] * demod + (bias + lower_noise)) * style;
     }
-    store32(f.y[0] + x * kBlock, plane, upper[0], upper[1]);
-    store32(f.y[1] + x * kBlock, plane, lower[0], lower[1]);
+    Products::store(f.y[0] + x * kBlock, plane, upper[0], upper[1]);
+    Products::store(f.y[1] + x * kBlock, plane, lower[0], lower[1]);
   }
   for (int half = 0; half < 2; ++half) {
     kept.top[half] = top[half];

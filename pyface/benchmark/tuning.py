@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,16 +25,19 @@ from pyface.benchmark.machine import machine_facts
 from pyface.errors import BackendError
 from pyface.models import GeneratorConfig
 from pyface.ops import engine_choice
+from pyface.ops._checks import DTYPES
 from pyface.ops.engine_choice import RULE, Choice, LayerShape
 from pyface.ops.styled_conv import (
+    STYLED_CONV,
     Blocked,
     PackedWeight,
     block_activations,
     engine_dtype,
     engine_isa,
-    memory,
+    packed_weights,
+    padded,
     release_memory,
-    styled_conv,
+    styled_convs,
 )
 
 __all__ = ["layer_shapes", "measure_layer", "tune"]
@@ -42,7 +46,7 @@ IMAGES = 4  # of a batch that takes a layer together
 ROUNDS = 7
 HEAD_CHANNELS = 3
 MARGIN = 0.02  # a candidate is taken for the rule only if it saves more than this part of the time
-CHUNKS = tuple(size << 10 for size in (128, 256, 512, 1024))
+CHUNKS = tuple(size << 10 for size in (256, 512, 1024, 2048))
 LARGEST_TOGETHER = 64  # outputs above this side are always taken one by one: batches would leave the cache
 
 
@@ -93,7 +97,9 @@ def _dtypes() -> list[torch.dtype]:
     found = dict.fromkeys(engine_dtype(torch.empty(0), dtype) for dtype in asked)
     dtypes = [dtype for dtype in found if dtype is not None]
     if not dtypes:
-        raise BackendError("the CPU kernels are not built, so there is nothing to tune. Build pyface._cpu.")
+        raise BackendError(
+            "the CPU kernels are not built, so there is nothing to tune. Build the native modules."
+        )
     return dtypes
 
 
@@ -120,7 +126,7 @@ class _Bench:
 
     shape: LayerShape
     dtype: torch.dtype
-    weight: PackedWeight
+    weight: Tensor
     weight_values: Tensor
     side: Tensor
     noise: Tensor
@@ -135,43 +141,36 @@ def _bench(shape: LayerShape) -> _Bench:
     dtype = torch.bfloat16 if shape.dtype == "bfloat16" else torch.float32
     torch.manual_seed(0)
     values = torch.randn(shape.out_channels, shape.in_channels, 3, 3) / (3 * shape.in_channels**0.5)
-    weight = PackedWeight(shape.up)
-    weight.update(values, dtype)
-    channels = -(-max(shape.in_channels, shape.out_channels) // 32) * 32
-    heads = torch.randn(IMAGES, HEAD_CHANNELS, -(-shape.out_channels // 32) * 32) if shape.up == 1 else None
-    size = (shape.height * shape.up, shape.width * shape.up)
-    return _Bench(shape, dtype, weight, values, torch.rand(IMAGES, channels) + 0.5, torch.randn(size), heads)
+    (weight,) = packed_weights([values], [PackedWeight(shape.up)], dtype)
+    out = padded(shape.out_channels)
+    side = torch.rand(IMAGES * max(out, padded(shape.in_channels))) + 0.5
+    heads = torch.randn(IMAGES, HEAD_CHANNELS, out) if shape.up == 1 else None
+    noise = torch.randn(shape.height * shape.up, shape.width * shape.up)
+    return _Bench(shape, dtype, weight, values, side, noise, heads)
 
 
 def _runner(bench: _Bench, n: int, choice: Choice) -> Callable[[], None]:
     """The layer on `n` images."""
-    shape = bench.shape
-    pieces = []
-    for name, channels, size in (
-        ("tuning x", shape.in_channels, (shape.height, shape.width)),
-        ("tuning y", shape.out_channels, bench.size),
-    ):
-        like = torch.empty(0)
-        data = memory(f"{name} {n}", Blocked.bytes(like, bench.dtype, n, channels, *size))
-        pieces.append(Blocked(data, channels, *size, n, 0, n))
-    x, y = pieces
-    values = torch.randn(n, shape.in_channels, shape.height, shape.width)
-    block_activations(values, _padded_side(bench, n, shape.in_channels), x, bench.dtype)
-    side = _padded_side(bench, n, shape.out_channels)
-    image = None if bench.heads is None else torch.zeros(n, HEAD_CHANNELS, *bench.size)
-    heads = None if bench.heads is None else bench.heads[:n]
-
-    def run() -> None:
-        styled_conv(
-            x, bench.weight, bench.dtype, side, bench.noise, side[0], y, side, heads, image,
-            shape.out_channels, 0.2, -1.0, choice,
-        )  # fmt: skip
-
-    return run
-
-
-def _padded_side(bench: _Bench, n: int, channels: int) -> Tensor:
-    return bench.side[:n, : -(-channels // 32) * 32].contiguous()
+    shape, address = bench.shape, bench.side.data_ptr()
+    x = Blocked.new(f"tuning x {n}", bench.dtype, n, shape.in_channels, (shape.height, shape.width))
+    y = Blocked.new(f"tuning y {n}", bench.dtype, n, shape.out_channels, bench.size)
+    block_activations(torch.randn(n, shape.in_channels, shape.height, shape.width), address, x, bench.dtype)
+    image = torch.zeros(n, HEAD_CHANNELS, *bench.size)
+    row = np.zeros(1, dtype=STYLED_CONV)
+    fields = {
+        "x": x.data.data_ptr(), "weight": bench.weight.data_ptr(), "demod": address, "bias": address,
+        "noise": bench.noise.data_ptr(), "next_style": address, "y": y.data.data_ptr(), "n": n, "x_batch": n,
+        "y_batch": n, "in_channels": shape.in_channels, "out_channels": shape.out_channels,
+        "in_h": shape.height, "in_w": shape.width, "alpha": 0.2, "noise_gain": 1.0, "clamp": -1.0,
+        "chunk_bytes": choice.chunk_bytes, "groups_inside": choice.groups_inside,
+        "dtype": DTYPES[bench.dtype], "up": shape.up,
+    }  # fmt: skip
+    if bench.heads is not None:
+        heads = {"heads": bench.heads.data_ptr(), "head_bias": address, "image": image.data_ptr()}
+        fields |= {**heads, "head_channels": HEAD_CHANNELS}
+    for name, value in fields.items():
+        row[name] = value
+    return lambda: styled_convs(row, image)
 
 
 def _yardstick(bench: _Bench) -> Callable[[], Tensor]:

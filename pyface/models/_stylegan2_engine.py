@@ -2,34 +2,42 @@
 
 Layers of low resolution take the whole batch at once, since reading their weights is what costs; then images
 go one by one through the remaining layers, so that their activations stay in the cache
-(`pyface.ops.engine_choice` says from which layer on).
+(`pyface.ops.engine_choice` says from which layer on). Styles, demodulation and the weights of heads are
+computed for all layers in one call.
 """
 
 from __future__ import annotations
 
-import weakref
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pyface.errors import ShapeError
+from pyface.models._stylegan2_engine_network import Known, KnownLayer, known, last_known
 from pyface.nn.conv import activation_gain
 from pyface.nn.style import StyledConv2d, StyledHead
-from pyface.ops import upsample2d
 from pyface.ops._autograd import NativePrimitives
+from pyface.ops._checks import DTYPES
 from pyface.ops._dispatch import dispatch_modes, primitives
 from pyface.ops.engine_choice import Choice
 from pyface.ops.styled_conv import (
+    LAYER_STYLE,
     MOST_HEAD_CHANNELS,
+    MOST_SAMPLES,
+    STYLED_CONV,
     Blocked,
-    PackedWeight,
-    best_choice,
     block_activations,
     engine_dtype,
+    layer_styles,
     memory,
+    packed_weights,
     padded,
-    styled_conv,
+    styled_convs,
 )
 
 if TYPE_CHECKING:
@@ -37,17 +45,17 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_precision", "synthesize"]
 
-_MOST_TOGETHER = 16  # images of such a batch
 _LRELU_SLOPE = 0.2
-_packed: weakref.WeakKeyDictionary[StyledConv2d, PackedWeight] = weakref.WeakKeyDictionary()
+_GAIN = activation_gain("lrelu")
+_FLOAT = 4  # bytes
 
 
 def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | None) -> torch.dtype | None:
     """The element type in which `synthesize` can do what is asked, or None: the layers themselves have to.
 
     They have to where a gradient is wanted, under tracing and dispatch modes, with other back-ends than the
-    CPU kernels, with hooks on any layer, and for other architectures, activations and filters than those of
-    StyleGAN2.
+    CPU kernels, with hooks on any layer, with layers that are not of our classes, and for other
+    architectures, activations and filters than those of StyleGAN2.
     """
     if torch.compiler.is_compiling():
         return None
@@ -61,45 +69,20 @@ def engine_precision(network: SynthesisNetwork, ws: Tensor, precision: str | Non
         return None
     if sum(config.spectra.values()) > MOST_HEAD_CHANNELS or ws.dtype == torch.float64:
         return None
-    parameters = list(network.parameters())
-    if any(p.dtype != torch.float32 or not p.is_cpu for p in parameters):
-        return None
-    if torch.is_grad_enabled() and (ws.requires_grad or any(p.requires_grad for p in parameters)):
-        return None
-    for module in network.modules():
-        if getattr(module, "backend", "auto") not in ("auto", "cpu"):
-            return None
-        if module is not network and (module._forward_hooks or module._forward_pre_hooks):
-            return None
     chosen = primitives(ws, "auto")
     if not isinstance(chosen, NativePrimitives) or chosen.backend.name != "cpu":
         return None
-    if dispatch_modes() or len(ws) == 0:  # sizes have no values under tracing
+    if dispatch_modes():
         return None
-    wanted = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return engine_dtype(ws, wanted)
-
-
-class _Layer(NamedTuple):
-    """One convolution with all that it needs for a batch, channels padded."""
-
-    conv: StyledConv2d
-    weight: PackedWeight
-    styles: Tensor
-    demod: Tensor
-    noise: Tensor | None
-    bias: Tensor
-    heads: Tensor | None
-    head_bias: Tensor | None
-    choice: Choice
-
-    @property
-    def channels(self) -> int:
-        return self.conv.weight.shape[0]
-
-    @property
-    def together(self) -> bool:
-        return self.choice.takes_together(*self.conv.size)
+    found = known(network)
+    if found is None or not found[0].is_plain() or len(ws) == 0:
+        return None
+    parameters = found[1]
+    if any(p.dtype != torch.float32 or not p.is_cpu or not p.is_contiguous() for p in parameters):
+        return None
+    if torch.is_grad_enabled() and (ws.requires_grad or any(p.requires_grad for p in parameters)):
+        return None
+    return engine_dtype(ws, torch.bfloat16 if precision == "bfloat16" else torch.float32)
 
 
 def synthesize(
@@ -108,169 +91,208 @@ def synthesize(
     """Images [N, C, H, W] by spectrum.
 
     Args:
-        network: that `engine_precision` accepts.
+        network: that `engine_precision` has just accepted.
         ws: [N, num_ws, w_dim].
         noise: of each block, by the names of its convolutions.
         dtype: what `engine_precision` gave.
     """
+    spectra = network.config.spectra
     with torch.no_grad():
-        ws = ws.float()
-        parts = [
-            _synthesize_together(network, ws[i : i + _MOST_TOGETHER], noise, i, dtype)
-            for i in range(0, len(ws), _MOST_TOGETHER)
-        ]
-        image = parts[0] if len(parts) == 1 else torch.cat(parts)
-        spectra = network.config.spectra
-        return dict(zip(spectra, image.split(list(spectra.values()), 1), strict=True))
+        ws = ws.float().contiguous()
+        image = torch.empty(len(ws), sum(spectra.values()), *network.sizes[-1])
+        for first in range(0, len(ws), MOST_SAMPLES):
+            last = min(first + MOST_SAMPLES, len(ws))
+            batch = _Batch(last_known(network), ws[first:last], noise, first, dtype)
+            batch.run(network.blocks()[0].const, image[first:last])
+    return dict(zip(spectra, image.split(list(spectra.values()), 1), strict=True))
 
 
-def _layers(
-    network: SynthesisNetwork,
-    ws: Tensor,
-    noise: Sequence[Mapping[str, Tensor | None]],
-    start: int,
-    dtype: torch.dtype,
-) -> list[_Layer]:
-    layers = []
-    index = 0
-    for block, block_noise in zip(network.blocks(), noise, strict=True):
-        for name in block.conv_names:
-            conv: StyledConv2d = getattr(block, name)
-            weight = _packed.get(conv)
-            if weight is None:
-                weight = _packed[conv] = PackedWeight(conv.up)
-            weight.update(conv.weight, dtype)
-            gain = activation_gain(conv.activation)
-            styles = padded(conv.affine(ws[:, index]))
-            index += 1
-            heads = head_bias = None
-            if name == block.conv_names[-1]:
-                every = cast("list[StyledHead]", list(block.heads.values()))
-                heads = torch.cat([_head_weights(head, ws[:, index]) for head in every], dim=1)
-                head_bias = torch.cat([head.bias for head in every])
-            layers.append(
-                _Layer(
-                    conv,
-                    weight,
-                    styles,
-                    weight.demodulation(styles, gain),
-                    _scaled_noise(conv, block_noise.get(name), start, len(ws), gain),
-                    padded(conv.bias * gain),
-                    heads,
-                    head_bias,
-                    best_choice(dtype, conv.up, conv.weight.shape, conv.size),
-                )
+class _Layer(NamedTuple):
+    """One convolution with all that it needs for a batch; addresses of float32 numbers, channels padded."""
+
+    known: KnownLayer
+    weight: Tensor
+    noise: Tensor | None
+    choice: Choice
+    styles: int
+    demod: int
+    bias: int
+    heads: int
+    head_bias: int
+
+
+class _Batch:
+    """At most `MOST_SAMPLES` images on their way through all layers."""
+
+    def __init__(
+        self,
+        network: Known,
+        ws: Tensor,
+        noise: Sequence[Mapping[str, Tensor | None]],
+        start: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.n, self.dtype, self.ws = len(ws), dtype, ws
+        layers = network.layers
+        with network.lock:  # packed weights are shared by threads
+            kept = [layer.weight for layer in layers]
+            packed = packed_weights([layer.conv.weight for layer in layers], kept, dtype)
+            squares = [layer.weight.squares for layer in layers]
+        rooms, size = _rooms(layers, self.n)
+        base = memory("styles", size).data_ptr()
+        self.layers = [
+            _Layer(
+                layer,
+                weight,
+                _noise(layer, noise[layer.block].get(layer.name), start, self.n),
+                layer.choice(dtype),
+                *(base + offset for offset in room),
             )
-    return layers
+            for layer, weight, room in zip(layers, packed, rooms, strict=True)
+        ]
+        # The first layer that images take one by one.
+        self.split = next((i for i, layer in enumerate(self.layers) if not _together(layer)), len(layers))
+        self.styles = _style_rows(self.layers, squares)
+        self.rows: list[tuple[float, ...]] = []
+        self.held: list[Tensor] = []  # memory that rows point to: a later request may have taken its place
+
+    def run(self, const: Tensor, image: Tensor) -> None:
+        """From `const` to `image` [n, C, H, W]."""
+        split = self.split
+        first = self.layers[0]
+        start = Blocked.new("low 1", self.dtype, self.n, first.known.in_channels, first.known.conv.size)
+        x, below = self._part(0, split, 0, start, 0, image)
+        if split < len(self.layers):
+            # Of an image below; the last layer before the split need not be one with heads.
+            heads = next((layer for layer in reversed(self.layers[:split]) if layer.known.heads), None)
+            stride = (
+                0 if heads is None else heads.known.head_channels * _FLOAT * math.prod(heads.known.conv.size)
+            )
+            for i in range(self.n):
+                one = Blocked(x.data, x.channels, x.height, x.width, self.n, i, 1)
+                self._part(split, len(self.layers), i, one, below and below + i * stride, image[i : i + 1])
+        layer_styles(self.styles, self.ws)
+        block_activations(const, first.styles, start, self.dtype)
+        styled_convs(np.array(self.rows, dtype=STYLED_CONV), self.ws)
+
+    def _part(
+        self, begin: int, end: int, sample: int, x: Blocked, below: int, last: Tensor
+    ) -> tuple[Blocked, int]:
+        """Adds the rows of layers [begin, end) for x.n images from `sample` on.
+
+        Gives where their features will be, and the address of the image of their heads or 0. The image of
+        the network's last layer goes to `last`.
+        """
+        kind = "low" if begin < end <= self.split else "high"
+        for index in range(begin, end):
+            layer = self.layers[index]
+            following = self.layers[index + 1] if index + 1 < len(self.layers) else None
+            size, channels = layer.known.conv.size, layer.known.out_channels
+            to = None
+            if following is not None:
+                to = Blocked.new(f"{kind} {index % 2}", self.dtype, x.n, channels, size)
+                self.held.append(to.data)
+            image = 0
+            if layer.known.heads:
+                bytes_needed = x.n * layer.known.head_channels * size[0] * size[1] * _FLOAT
+                kept = last if following is None else memory(f"{kind} image {index % 4}", bytes_needed)
+                self.held.append(kept)
+                image = kept.data_ptr()
+            self.rows.append(self._row(layer, following, sample, x, to, below, image))
+            below = image or below
+            x = to or x
+        return x, below
+
+    def _row(
+        self,
+        layer: _Layer,
+        following: _Layer | None,
+        sample: int,
+        x: Blocked,
+        to: Blocked | None,
+        below: int,
+        image: int,
+    ) -> tuple[float, ...]:
+        """What `STYLED_CONV` names, for x.n images from `sample` on."""
+        conv, channels = layer.known.conv, layer.known.out_channels
+        out = _FLOAT * padded(channels)
+        noise, strength, own_noise = 0, 0, False
+        if layer.noise is not None:
+            own_noise = layer.noise.ndim == 4 and layer.noise.shape[0] > 1
+            noise = layer.noise.data_ptr() + (
+                sample * _FLOAT * conv.size[0] * conv.size[1] if own_noise else 0
+            )
+            strength = conv.noise_strength.data_ptr()
+        y, y_batch, y_first = (0, 0, 0) if to is None else (to.data.data_ptr(), to.batch, to.first)
+        count = layer.known.head_channels
+        heads = (layer.heads + sample * count * out, layer.head_bias, below) if image else (0, 0, 0)
+        return (
+            x.data.data_ptr(), layer.weight.data_ptr(), layer.demod + sample * out, noise, strength,
+            layer.bias, 0 if following is None else following.styles + sample * out, y, *heads, image, 0,
+            x.n, x.batch, x.first, y_batch, y_first, x.channels, channels, x.height, x.width, count,
+            _LRELU_SLOPE, _GAIN, -1.0 if conv.conv_clamp is None else conv.conv_clamp,
+            layer.choice.chunk_bytes, 0, DTYPES[self.dtype], conv.up, own_noise, layer.choice.groups_inside,
+        )  # fmt: skip
 
 
-def _head_weights(head: StyledHead, w: Tensor) -> Tensor:
-    styles = head.affine(w) * head.weight_gain
-    return padded(head.weight.flatten(1) * styles.unsqueeze(1))
+def _together(layer: _Layer) -> bool:
+    return layer.choice.takes_together(*layer.known.conv.size)
 
 
-def _scaled_noise(conv: StyledConv2d, noise: Tensor | None, start: int, n: int, gain: float) -> Tensor | None:
+def _noise(layer: KnownLayer, noise: Tensor | None, start: int, n: int) -> Tensor | None:
+    """Noise [H, W] or [1 or n, 1, H, W] of the images from `start` on, float32 and dense."""
     if noise is None:
         return None
+    if tuple(noise.shape[-2:]) != layer.conv.size or noise.numel() % (
+        layer.conv.size[0] * layer.conv.size[1]
+    ):
+        raise ShapeError(f"noise of {layer.name} must be of size {layer.conv.size}; got {list(noise.shape)}")
     if noise.ndim == 4:
         noise = noise[start : start + n] if noise.shape[0] > 1 else noise
-    return (noise.float() * (conv.noise_strength * gain)).contiguous()
+    return noise.float().contiguous()
 
 
-def _synthesize_together(
-    network: SynthesisNetwork,
-    ws: Tensor,
-    noise: Sequence[Mapping[str, Tensor | None]],
-    start: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    layers = _layers(network, ws, noise, start, dtype)
-    n = len(ws)
-    taps = network.blocks()[0].filter.taps
-    split = next((i for i, layer in enumerate(layers) if not layer.together), len(layers))
-    first = layers[0].conv
-    x = _buffer("low", 1, n, first.weight.shape[1], first.size, dtype)
-    block_activations(network.blocks()[0].const, layers[0].styles, x, dtype)
-    x, image = _run(layers, 0, split, slice(0, n), x, None, taps, "low", dtype)
-    if split < len(layers):
-        images: list[Tensor | None] = []
-        for i in range(n):
-            one = Blocked(x.data, x.channels, x.height, x.width, n, i, 1)
-            below = None if image is None else image[i : i + 1]
-            images.append(
-                _run(layers, split, len(layers), slice(i, i + 1), one, below, taps, "high", dtype)[1]
-            )
-        image = torch.cat([made for made in images if made is not None])
-    if image is None:
-        raise RuntimeError("a synthesis network has heads at its last resolution")
-    return image
+def _rooms(layers: Sequence[KnownLayer], n: int) -> tuple[list[tuple[int, ...]], int]:
+    """For each layer where its styles, demodulation, bias, heads and their bias begin; all bytes."""
+    rooms, end = [], 0
+    for layer in layers:
+        out, heads = padded(layer.out_channels), layer.head_channels
+        room = []
+        for count in (n * padded(layer.in_channels), n * out, out, n * heads * out, padded(heads)):
+            room.append(end)
+            end += count * _FLOAT
+        rooms.append(tuple(room))
+    return rooms, end
 
 
-def _buffer(
-    kind: str, index: int, n: int, channels: int, size: tuple[int, int], dtype: torch.dtype
-) -> Blocked:
-    data = memory(f"{kind} {index}", Blocked.bytes(torch.empty(0), dtype, n, channels, *size))
-    return Blocked(data, channels, *size, n, 0, n)
+def _style_rows(layers: Sequence[_Layer], squares: Sequence[Tensor]) -> NDArray[np.void]:
+    """What `layer_styles` does: a row for each convolution and each head."""
+    rows: list[tuple[Any, ...]] = []
+    for layer, square in zip(layers, squares, strict=True):
+        conv, inside = layer.known.conv, layer.known.in_channels
+        demodulation = layer.known.weight.demodulation_gain(_GAIN)
+        row = (
+            _affine(conv), 0, square.data_ptr(), conv.bias.data_ptr(), layer.styles, layer.demod, layer.bias,
+            inside, layer.known.out_channels, layer.known.w_index, padded(inside), demodulation, _GAIN,
+        )  # fmt: skip
+        rows.append(row)
+        done, channels = 0, layer.known.out_channels
+        stride = layer.known.head_channels * padded(channels)
+        for head in layer.known.heads:
+            count = head.weight.shape[0]
+            styles = layer.heads + done * padded(channels) * _FLOAT
+            row = (
+                _affine(head), head.weight.data_ptr(), 0, head.bias.data_ptr(), styles, 0,
+                layer.head_bias + done * _FLOAT, channels, count, layer.known.w_index + 1, stride,
+                head.weight_gain, 1.0,
+            )  # fmt: skip
+            rows.append(row)
+            done += count
+    return np.array([(*affine[:2], *rest, *affine[2:]) for affine, *rest in rows], dtype=LAYER_STYLE)
 
 
-def _run(
-    layers: list[_Layer],
-    begin: int,
-    end: int,
-    samples: slice,
-    x: Blocked,
-    image: Tensor | None,
-    taps: Tensor,
-    kind: str,
-    dtype: torch.dtype,
-) -> tuple[Blocked, Tensor | None]:
-    """Layers [begin, end) for `samples`; their last features and image."""
-    n = samples.stop - samples.start
-    for index in range(begin, end):
-        layer = layers[index]
-        following = layers[index + 1] if index + 1 < len(layers) else None
-        to = None
-        if following is not None:
-            to = _buffer(kind, index % 2, n, layer.channels, layer.conv.size, dtype)
-        clamp = layer.conv.conv_clamp
-        target = below = None
-        if layer.head_bias is not None:
-            below = None if image is None else upsample2d(image, taps)
-            target = _head_target(layer.head_bias, layer.conv, below, n)
-        styled_conv(
-            x,
-            layer.weight,
-            dtype,
-            layer.demod[samples],
-            _noise_of(layer.noise, samples),
-            layer.bias,
-            to,
-            None if following is None else following.styles[samples],
-            None if layer.heads is None else layer.heads[samples],
-            target,
-            layer.channels,
-            _LRELU_SLOPE,
-            -1.0 if clamp is None else clamp,
-            layer.choice,
-        )
-        if target is not None:
-            if clamp is not None:
-                target.clamp_(-clamp, clamp)
-                target = target if below is None else target.add_(below)
-            image = target
-        if to is not None:
-            x = to
-    return x, image
-
-
-def _noise_of(noise: Tensor | None, samples: slice) -> Tensor | None:
-    per_sample = noise is not None and noise.ndim == 4 and noise.shape[0] > 1
-    return noise[samples] if noise is not None and per_sample else noise
-
-
-def _head_target(bias: Tensor, conv: StyledConv2d, below: Tensor | None, n: int) -> Tensor:
-    """What heads are added to: their bias, and the image below where nothing is clamped."""
-    bias = bias.reshape(1, -1, 1, 1)
-    if below is None or conv.conv_clamp is not None:
-        return bias.expand(n, -1, *conv.size).contiguous()
-    return below.add_(bias)
+def _affine(layer: StyledConv2d | StyledHead) -> tuple[int, int, float, float]:
+    """Addresses of weight and bias of its affine layer, and their gains."""
+    affine = layer.affine
+    bias = 0 if affine.bias is None else affine.bias.data_ptr()
+    return affine.weight.data_ptr(), bias, affine.weight_gain, affine.bias_gain

@@ -13,34 +13,63 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pyface.ops import _kernels, _native, engine_choice
+from pyface.ops import _native, engine_choice
 from pyface.ops._checks import DTYPES
-from pyface.ops.engine_choice import RULE, Choice
+from pyface.ops.engine_choice import Choice
 
 __all__ = [
+    "LAYER_STYLE",
     "MOST_HEAD_CHANNELS",
+    "MOST_SAMPLES",
+    "STYLED_CONV",
     "Blocked",
     "PackedWeight",
     "best_choice",
     "block_activations",
     "engine_dtype",
     "engine_isa",
+    "layer_styles",
     "memory",
+    "packed_weights",
     "padded",
     "release_memory",
-    "styled_conv",
+    "styled_convs",
 ]
 
 MOST_HEAD_CHANNELS = 16
+MOST_SAMPLES = 16  # that take `layer_styles` at once
 _GROUP = 32
 _FILTER_GAIN = 1 / 16  # of [1, 3, 3, 1] along both axes, summing to 8 each, for an image enlarged by 4
 _HUGE_PAGE = 2 << 20
-_SAMPLE_STEP = 1024  # elements: one of each small page
 _arena = threading.local()
+_NOTHING = torch.empty(0)
+
+# A row of what `layer_styles` reads: LayerStyle of csrc/include/pyface/layer_styles.h. Addresses, then sizes.
+LAYER_STYLE = np.dtype(
+    [(name, np.int64) for name in (
+        "weight", "bias", "head", "squares", "side", "styles", "demod", "side_out",
+        "channels", "out_channels", "w_index", "style_stride",
+    )]
+    + [(name, np.float64) for name in ("gain", "side_gain", "weight_gain", "bias_gain")]
+)  # fmt: skip
+# A layer: StyledConvParams of csrc/include/pyface/styled_conv.h, which says what each field is.
+STYLED_CONV = np.dtype(
+    [(name, np.int64) for name in (
+        "x", "weight", "demod", "noise", "noise_strength", "bias", "next_style", "y", "heads", "head_bias",
+        "below", "image", "workspace",
+        "n", "x_batch", "x_first", "y_batch", "y_first", "in_channels", "out_channels", "in_h", "in_w",
+        "head_channels",
+    )]
+    + [(name, np.float64) for name in ("alpha", "noise_gain", "clamp")]
+    + [(name, np.int64) for name in ("chunk_bytes", "number_bytes")]
+    + [(name, np.int32) for name in ("dtype", "up", "noise_per_sample", "groups_inside")]
+)  # fmt: skip
 
 
 def engine_dtype(x: Tensor, precision: torch.dtype, backend: str = "auto") -> torch.dtype | None:
@@ -67,7 +96,7 @@ def best_choice(dtype: torch.dtype, up: int, weight_shape: Sequence[int], size: 
 @functools.cache
 def engine_isa() -> str:
     """The instruction set that the CPU kernels run with."""
-    name: str = _kernels_of(torch.empty(0)).module.isa()
+    name: str = _kernels_of(_NOTHING).module.isa()
     return name
 
 
@@ -83,10 +112,9 @@ def _kernels_of(x: Tensor) -> _native.Backend:
     return chosen
 
 
-def padded(x: Tensor) -> Tensor:
-    """`x` with its last axis padded by zeros to a multiple of 32, float32 and dense."""
-    rest = -x.shape[-1] % _GROUP
-    return (F.pad(x, (0, rest)) if rest else x).float().contiguous()
+def padded(channels: int) -> int:
+    """`channels` rounded up to what layers work on together."""
+    return -(-channels // _GROUP) * _GROUP
 
 
 def memory(name: str, size: int) -> Tensor:
@@ -126,49 +154,60 @@ def _pages(size: int) -> Tensor:
 
 
 class PackedWeight:
-    """A weight [O, I, 3, 3] in the order in which the CPU convolves with it; follows its changes."""
+    """A weight [O, I, 3, 3] in the order in which the CPU convolves with it."""
 
     def __init__(self, up: int) -> None:
         self.up = up
         self.packed: dict[torch.dtype, Tensor] = {}
         self.squares = torch.empty(0)
-        self._seen: tuple[int, int] | None = None
-        self._sample = torch.empty(0)
+        self._seen: tuple[int, int, int] | None = None
 
-    def update(self, weight: Tensor, dtype: torch.dtype) -> None:
-        """Pack `weight` for `dtype` unless that has been done and it has not changed since.
-
-        Versions do not tell everything: fused optimisers and writes through `.data` leave them as they are.
-        So some elements are compared as well.
-        """
-        seen = (weight.data_ptr(), -1 if weight.is_inference() else weight._version)
-        flat = weight.detach().reshape(-1)
-        sample = flat[:: max(1, min(_SAMPLE_STEP, flat.numel() // 64))]
-        if seen != self._seen or not torch.equal(sample, self._sample):
-            self.packed.clear()
-            self.squares = torch.empty(0)
+    def follow(self, weight: Tensor, fingerprint: int, dtype: torch.dtype) -> Tensor:
+        """`weight`, float32 and dense, packed for `dtype`; made anew where it has changed."""
+        seen = (weight.data_ptr(), -1 if weight.is_inference() else weight._version, fingerprint)
+        if seen != self._seen:
+            self.packed = {}
             self._seen = seen
-            self._sample = sample.clone()
-        if dtype in self.packed:
-            return
-        weight = weight.detach().float().contiguous()
-        out_channels, in_channels = weight.shape[:2]
-        size = -(-out_channels // _GROUP) * -(-in_channels // _GROUP) * _GROUP**2 * 9
-        packed = _pages(size * dtype.itemsize).view(dtype)
+        packed = self.packed.get(dtype)
+        if packed is None:
+            packed = self.packed[dtype] = self._pack(weight.detach(), dtype)
+        return packed
+
+    def _pack(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         k = _kernels_of(weight)
+        out_channels, in_channels = weight.shape[:2]
+        count = -(-out_channels // _GROUP) * -(-in_channels // _GROUP) * _GROUP**2 * 9
+        packed = _pages(count * k.module.styled_number_bytes(DTYPES[dtype]))
         k.run(
             k.module.pack_styled_conv, weight, weight.data_ptr(), packed.data_ptr(), DTYPES[dtype],
             out_channels, in_channels, self.up,
         )  # fmt: skip
-        squares = F.pad(
-            weight.square().sum(dim=(2, 3)), (0, -in_channels % _GROUP, 0, -out_channels % _GROUP)
-        )
-        self.packed[dtype], self.squares = packed, squares.contiguous()
+        rest = (0, -in_channels % _GROUP, 0, -out_channels % _GROUP)
+        self.squares = F.pad(weight.square().sum(dim=(2, 3)), rest).contiguous()
+        return packed
 
-    def demodulation(self, styles: Tensor, gain: float) -> Tensor:
-        """gain / norm of every filter times `styles` [N, padded I], up-sampling's filter included."""
-        k = _kernels_of(styles)
-        return _kernels.demodulate(k, self.squares, styles).mul_(gain * (_FILTER_GAIN if self.up == 2 else 1))
+    def demodulation_gain(self, gain: float) -> float:
+        """The gain over the norm of the filters, up-sampling's filter included."""
+        return gain * (_FILTER_GAIN if self.up == 2 else 1)
+
+
+def packed_weights(
+    weights: Sequence[Tensor], kept: Sequence[PackedWeight], dtype: torch.dtype
+) -> list[Tensor]:
+    """`weights`, float32 and dense, packed for `dtype`; `kept` holds what was packed before.
+
+    Versions do not tell every change: fused optimisers and writes through `.data` leave them as they are. So
+    one line of every 16 KB is looked at as well. What neither tells is a write through `.data` to less than
+    that.
+    """
+    module = _kernels_of(weights[0]).module
+    places = np.array([(weight.data_ptr(), 4 * weight.numel()) for weight in weights], dtype=np.int64)
+    found = np.empty(len(weights), dtype=np.uint64)
+    module.fingerprints(places.ctypes.data, len(weights), found.ctypes.data)
+    return [
+        pack.follow(weight, fingerprint, dtype)
+        for pack, weight, fingerprint in zip(kept, weights, found.tolist(), strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -184,63 +223,36 @@ class Blocked:
     n: int
 
     @staticmethod
-    def bytes(like: Tensor, dtype: torch.dtype, batch: int, channels: int, height: int, width: int) -> int:
-        """Bytes of the activations of `batch` images."""
-        size: int = _kernels_of(like).module.blocked_bytes(DTYPES[dtype], batch, channels, height, width)
-        return size
+    def new(name: str, dtype: torch.dtype, batch: int, channels: int, size: tuple[int, int]) -> Blocked:
+        """Room for the activations of `batch` images in this thread's memory `name`."""
+        module = _kernels_of(_NOTHING).module
+        data = memory(name, module.blocked_bytes(DTYPES[dtype], batch, channels, *size))
+        return Blocked(data, channels, *size, batch, 0, batch)
 
 
-def block_activations(x: Tensor, scale: Tensor, to: Blocked, dtype: torch.dtype) -> None:
-    """`x` [C, H, W] or [N, C, H, W] in float32 times `scale` [N, padded C], into `to`."""
+def block_activations(x: Tensor, scale: int, to: Blocked, dtype: torch.dtype) -> None:
+    """`x` [C, H, W] or [N, C, H, W] times `scale`, the address of [N, padded C] in float32, into `to`."""
     x = x.float().contiguous()
     k = _kernels_of(x)
     k.run(
-        k.module.block_activations, x, x.data_ptr(), scale.data_ptr(), to.data.data_ptr(), DTYPES[dtype],
+        k.module.block_activations, x, x.data_ptr(), scale, to.data.data_ptr(), DTYPES[dtype],
         to.n, to.channels, to.height, to.width, x.ndim == 3,
     )  # fmt: skip
 
 
-def styled_conv(
-    x: Blocked,
-    weight: PackedWeight,
-    dtype: torch.dtype,
-    demod: Tensor,
-    noise: Tensor | None,
-    bias: Tensor,
-    to: Blocked | None,
-    next_style: Tensor | None,
-    heads: Tensor | None,
-    image: Tensor | None,
-    out_channels: int,
-    alpha: float,
-    clamp: float,
-    choice: Choice = RULE,
-) -> None:
-    """v = clamp(lrelu(conv(x) * demod + noise + bias)); to = v * next_style; image += heads . v.
+def styled_convs(layers: NDArray[np.void], like: Tensor) -> None:
+    """Run `layers` (rows of `STYLED_CONV`), one after another.
 
-    demod, noise and bias hold the gain of the activation already. demod, next_style [n, padded O]; bias
-    [padded O]; heads [n, K, padded O]; noise [n or 1, 1, H', W'] or [H', W']; image [n, K, H', W']; all
-    float32 and dense. to, next_style or heads, image: None leaves that out. clamp < 0: none. choice: how the
-    work is cut; results do not depend on it.
+    v = clamp(lrelu(conv(x) * demod + noise + bias)); y = v * next_style; image = heads . v + head_bias + the
+    image below enlarged. chunk_bytes and groups_inside say how the work is cut; results do not depend on it.
     """
-    k = _kernels_of(demod)
-    head_channels = 0 if heads is None else heads.shape[1]
-    shape = (x.n, x.channels, out_channels, x.height, x.width, head_channels, weight.up)
-    workspace = memory(
-        "workspace",
-        k.module.styled_conv_workspace(
-            DTYPES[dtype], *shape, choice.chunk_bytes, choice.groups_inside, torch.get_num_threads()
-        ),
-    )
+    k = _kernels_of(like)
+    place, count = layers.ctypes.data, len(layers)
+    workspace = memory("workspace", k.module.styled_convs_workspace(place, count, torch.get_num_threads()))
+    k.run(k.module.styled_convs, like, place, count, workspace.data_ptr())
 
-    def pointer(t: Tensor | None) -> int:
-        return 0 if t is None else t.data_ptr()
 
-    k.run(
-        k.module.styled_conv, demod, x.data.data_ptr(), weight.packed[dtype].data_ptr(), demod.data_ptr(),
-        pointer(noise), bias.data_ptr(), pointer(next_style), 0 if to is None else to.data.data_ptr(),
-        pointer(heads), pointer(image), workspace.data_ptr(), DTYPES[dtype], x.n, x.batch, x.first,
-        0 if to is None else to.batch, 0 if to is None else to.first, x.channels, out_channels, x.height,
-        x.width, head_channels, weight.up, noise is not None and noise.ndim == 4 and noise.shape[0] > 1,
-        alpha, clamp, choice.chunk_bytes, choice.groups_inside,
-    )  # fmt: skip
+def layer_styles(layers: NDArray[np.void], ws: Tensor) -> None:
+    """What `layers` (rows of `LAYER_STYLE`) take from ws [N, num_ws, w_dim], float32 and dense, N <= 16."""
+    k = _kernels_of(ws)
+    k.run(k.module.layer_styles, ws, layers.ctypes.data, len(layers), ws.data_ptr(), *ws.shape)

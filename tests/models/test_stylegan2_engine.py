@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 import pyface
 from pyface.models import GeneratorConfig, StyleGAN2Generator
 from pyface.models import _stylegan2_engine as engine
+from pyface.ops import styled_conv
 
 _cpu = pytest.importorskip("pyface._cpu")
 
@@ -176,6 +178,100 @@ def test_threads_give_the_same_image() -> None:
             torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-5 * float(images[0].std()))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", list(LIMITS))
+def test_threads_that_share_output_channels(precision: str) -> None:
+    """Layers with few pixels and many channels, where each thread reads its own part of the weights."""
+    network = random_generator(32, channel_base=16384, channel_max=256, spectra={"vis": 3, "nir": 1})
+    ws = torch.randn(2, network.num_ws, network.w_dim)
+    threads = torch.get_num_threads()
+    try:
+        images = []
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            images.append(joined(network.synthesis(ws, noise_mode="const", precision=precision)))
+        check(network, ws, precision, noise_mode="const")
+    finally:
+        torch.set_num_threads(threads)
+    for image in images[1:]:  # sums of heads are added in another order
+        torch.testing.assert_close(image, images[0], rtol=0, atol=1e-5 * float(images[0].std()))
+
+
+def test_calls_from_several_threads_at_once() -> None:
+    network = random_generator(32)
+    ws = [torch.randn(2, network.num_ws, network.w_dim) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda w: network.synthesis(w, noise_mode="const"), ws))
+    for w, image in zip(ws, images, strict=True):
+        torch.testing.assert_close(image, network.synthesis(w, noise_mode="const"))
+
+
+def test_memory_can_be_released() -> None:
+    network = random_generator(32)
+    ws = torch.randn(1, network.num_ws, network.w_dim)
+    before = network.synthesis(ws, noise_mode="const")
+    assert styled_conv._arena.held
+    styled_conv.release_memory()
+    styled_conv.release_memory()
+    assert not hasattr(styled_conv._arena, "held")
+    assert torch.equal(network.synthesis(ws, noise_mode="const"), before)
+
+
+def test_float32_keeps_all_bits_of_numbers() -> None:
+    """On AMX a number is three of bfloat16; every one of them has to count."""
+    network = random_generator(16, channel_base=512, channel_max=32)
+    ws = torch.randn(2, network.num_ws, network.w_dim)
+    scale = torch.linspace(0, 6, 32).exp()  # large and small channels side by side
+    block = network.synthesis.b16
+    network.synthesis.b8.conv1.weight.mul_(1 + 1e-6)
+    block.conv1.affine.weight.div_(scale[:, None])
+    block.conv1.affine.bias.div_(scale)
+    block.conv1.weight.mul_(scale[:, None, None])
+    check(network, ws, "float32", noise_mode="const")
+
+
+def test_notices_changes_of_the_layers() -> None:
+    network = random_generator(16)
+    ws = torch.randn(1, network.num_ws, network.w_dim)
+
+    def fused() -> bool:
+        return engine.engine_precision(network.synthesis, ws, None) is not None
+
+    def changed() -> None:
+        """Another layer in place of one that was seen."""
+        assert fused()
+        check(network, ws, "float32", noise_mode="const")
+
+    changed()
+    block = network.synthesis.b8
+    other = random_generator(16, seed=9).synthesis.b8
+    block.conv0 = other.conv0
+    changed()
+    block.heads["vis"] = other.heads["vis"]
+    changed()
+    block.conv1.weight = other.conv1.weight
+    changed()
+    block.conv1.weight.data = other.conv1.weight.data.neg()
+    changed()
+    block.conv1.affine.bias.data = other.conv1.affine.bias.data + 1
+    changed()
+    block.conv1.weight.data = other.conv1.weight.data.half().float()[:, :, :, :2]
+    assert not fused()
+    block.conv1.weight.data = other.conv1.weight.data
+    changed()
+    block.conv1.weight.data = other.conv1.weight.data.transpose(2, 3)
+    assert not fused()
+    block.conv1.weight.data = other.conv1.weight.data
+    block.conv1.forward = lambda *a, **k: None  # type: ignore[method-assign]
+    assert not fused()
+    del block.conv1.forward
+    assert fused()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not fused()
+    hook.remove()
+    torch.nn.utils.parametrizations.orthogonal(block.conv1.affine)
+    assert not fused()
 
 
 def test_leaves_to_the_layers_what_it_cannot_do() -> None:

@@ -14,6 +14,10 @@ void check_styled_isa(const char* op, DType dtype) {
                "float32 on this CPU");
 }
 
+int64_t styled_number_bytes(DType dtype) {
+  return dtype == DType::kF32 && isa() == Isa::kAmx ? 6 : dtype_size(dtype);
+}
+
 int64_t styled_conv_workspace(const StyledConvParams& p, int threads) {
   return StyledConvPlan(p, threads).bytes();
 }

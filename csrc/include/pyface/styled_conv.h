@@ -1,7 +1,8 @@
 // A whole synthesis layer for inference on the CPU: 3x3 convolution (up = 2: its transpose and the
 // [1, 3, 3, 1] filter), demodulation, noise, bias, leaky ReLU, clamp, the next layer's style, and the heads.
 //
-// Activations are blocked: [channels / B][positions][B] with 64-byte positions (B = 32 bfloat16, 16 float32),
+// Activations are blocked: [channels / B][parts][positions][B] with 64-byte positions (B = 32 bfloat16,
+// 16 float32; float32 with AMX: B = 32, three parts in bfloat16 whose sum is the number, else one part),
 // channels padded to a multiple of 32 with zeros. The positions of n images of h x w are rows of w + 1, h + 1
 // rows an image: one row above the first image and one column left of each row are zero, and so is what lies
 // below and right of an image, being the row above the next image and the column left of the next row.
@@ -24,11 +25,9 @@ constexpr int64_t kBlockedSlack = 48;        // positions behind the last one th
   return (n * (h + 1) + 1) * (w + 1) + 1 + kBlockedSlack;
 }
 
-// Bytes of blocked activations.
-[[maybe_unused]] static inline int64_t blocked_bytes(DType dtype, int64_t n, int64_t channels, int64_t h,
-                                                     int64_t w) {
-  return padded_channels(channels) * blocked_positions(n, h, w) * dtype_size(dtype);
-}
+// Bytes of a number in blocked activations and packed weights: on AMX a float32 number is three bfloat16
+// ones.
+int64_t styled_number_bytes(DType dtype);
 
 // weight [out, in, 3, 3] in float32 in the order in which the CPU at hand convolves with it.
 struct PackStyledConvParams {
@@ -49,29 +48,34 @@ struct BlockActivationsParams {
   bool shared;  // one x for all samples
 };
 
-// v = clamp(lrelu(conv(x) * demod + noise + bias)), y = v * next_style, rgb += heads . v. Side tensors are
-// float32, channels padded: demod, next_style [n, out]; bias [out]; heads [n, head_channels, out]; noise
-// [n or 1, out_h, out_w]; rgb [n, head_channels, out_h, out_w]. noise, bias and demod hold the gain of the
-// activation already. noise may be null; y may be (then next_style is not read); heads may be.
-// clamp < 0: none.
+// v = clamp(lrelu(conv(x) * demod + noise * noise_gain * noise_strength + bias)), y = v * next_style,
+// image = clamp(heads . v + head_bias) + below enlarged by the filter [1, 3, 3, 1]. Side tensors are float32,
+// channels padded: demod, next_style [n, out]; bias [out]; heads [n, head_channels, out]; noise [n or 1,
+// out_h, out_w], noise_strength one number; image [n, head_channels, out_h, out_w], below half its size.
+// bias, demod and noise_gain hold the gain of the activation already. May be null: noise; noise_strength
+// (1); y (then next_style is not read); heads (then nothing else of the image is); below. clamp < 0: none.
 struct StyledConvParams {
   const void* x;  // blocked, x_batch images, of which n from x_first on are taken
   const void* weight;
   const void* demod;
   const void* noise;
+  const void* noise_strength;
   const void* bias;
   const void* next_style;
   void* y;  // blocked, y_batch images, of which n from y_first on are written
   const void* heads;
-  void* rgb;
+  const void* head_bias;
+  const void* below;
+  void* image;
   void* workspace;  // styled_conv_workspace(...) bytes, 64-byte aligned
-  DType dtype;
   int64_t n, x_batch, x_first, y_batch, y_first, in_channels, out_channels, in_h, in_w, head_channels;
+  double alpha, noise_gain, clamp;
+  int64_t chunk_bytes;   // that are worked on at a time; 0: the rule of the plan
+  int64_t number_bytes;  // styled_number_bytes(dtype)
+  DType dtype;
   int up;
-  bool noise_per_sample;
-  double alpha, clamp;
-  int64_t chunk_bytes = 0;  // that are worked on at a time; 0: the rule of the plan
-  int groups_inside = -1;   // up = 2: all output channels of a chunk before the next one; -1: the rule
+  int noise_per_sample;  // 0 or 1
+  int groups_inside;     // up = 2: all output channels of a chunk before the next one; -1: the rule
   int64_t out_h() const { return in_h * up; }
   int64_t out_w() const { return in_w * up; }
 };
@@ -136,8 +140,11 @@ inline void validate(const StyledConvParams& p) {
     check_int_range(op, "y_first", p.y_first, 0, p.y_batch - p.n);
   }
   if (p.heads != nullptr) {
-    check_pointer(op, "rgb", p.rgb);
+    check_pointer(op, "head_bias", p.head_bias);
+    check_pointer(op, "image", p.image);
     check_int_range(op, "head_channels", p.head_channels, 1, kStyledHeadChannels);
+    PYFACE_CHECK(p.below == nullptr || (p.in_h % 2 == 0 && p.in_w % 2 == 0), op, "below",
+                 "given for an image of odd size", "an image of even height and width");
     PYFACE_CHECK(p.up == 1, op, "heads", "given with up = 2", "heads of layers with up = 1");
   }
 }

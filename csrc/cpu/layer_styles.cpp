@@ -1,0 +1,140 @@
+// Products of few vectors with many matrices, each of which is read once: a row at a time, all samples.
+#include "pyface/layer_styles.h"
+
+#include "cpu/parallel.h"
+#include "cpu/styled_conv_vector.h"
+
+namespace pyface::PYFACE_ISA_NS {
+namespace {
+
+constexpr double kEps = 1e-8;
+constexpr int64_t kRowsAtOnce = 32;
+
+// sums[s] = row . (vectors + s * stride), squared elements of vectors where kSquared.
+template <int kSamples, bool kSquared>
+PYFACE_INLINE void dots_of(const float* row, const float* vectors, int64_t stride, int64_t length,
+                           float* sums) {
+  V16 total[kSamples] = {};
+  int64_t i = 0;
+  for (; i + 16 <= length; i += 16) {
+    const V16 r = load16_unaligned(row + i);
+#pragma GCC unroll 4
+    for (int s = 0; s < kSamples; ++s) {
+      const V16 v = load16_unaligned(vectors + s * stride + i);
+      total[s] += kSquared ? r * (v * v) : r * v;
+    }
+  }
+  for (int s = 0; s < kSamples; ++s) {
+    float sum = sum16(total[s]);
+    for (int64_t k = i; k < length; ++k) {
+      const float v = vectors[s * stride + k];
+      sum += kSquared ? row[k] * (v * v) : row[k] * v;
+    }
+    sums[s] = sum;
+  }
+}
+
+template <bool kSquared>
+void dots(const float* row, const float* vectors, int64_t stride, int64_t length, int64_t n, float* sums) {
+  for (; n >= 4; n -= 4, vectors += 4 * stride, sums += 4) {
+    dots_of<4, kSquared>(row, vectors, stride, length, sums);
+  }
+  for (; n > 0; --n, vectors += stride, ++sums) dots_of<1, kSquared>(row, vectors, stride, length, sums);
+}
+
+int64_t padded32(int64_t channels) { return (channels + 31) / 32 * 32; }
+
+// Styles [begin, end) of the padded ones of a layer, for all samples.
+void style_rows(const LayerStylesParams& p, const LayerStyle& layer, int64_t begin, int64_t end) {
+  const float* w = p.ws + layer.w_index * p.w_dim;
+  const int64_t padded = padded32(layer.channels);
+  for (int64_t i = begin; i < end; ++i) {
+    float sums[kMostStyleSamples] = {};
+    const bool inside = i < layer.channels;
+    if (inside) dots<false>(layer.weight + i * p.w_dim, w, p.num_ws * p.w_dim, p.w_dim, p.n, sums);
+    const float bias = inside && layer.bias != nullptr ? float(layer.bias[i] * layer.bias_gain) : 0.f;
+    for (int64_t n = 0; n < p.n; ++n) {
+      const float style = inside ? sums[n] * float(layer.weight_gain) + bias : 0.f;
+      float* to = layer.styles + n * layer.style_stride + i;
+      if (layer.head == nullptr) {
+        *to = style;
+        continue;
+      }
+      for (int64_t k = 0; k < layer.out_channels; ++k) {
+        const float head = inside ? layer.head[k * layer.channels + i] : 0.f;
+        to[k * padded] = head * (style * float(layer.gain));
+      }
+    }
+  }
+}
+
+void demod_rows(const LayerStylesParams& p, const LayerStyle& layer, int64_t begin, int64_t end) {
+  const int64_t in = padded32(layer.channels), out = padded32(layer.out_channels);
+  for (int64_t o = begin; o < end; ++o) {
+    float sums[kMostStyleSamples];
+    dots<true>(layer.squares + o * in, layer.styles, layer.style_stride, in, p.n, sums);
+    for (int64_t n = 0; n < p.n; ++n) {
+      const double norm = __builtin_sqrt(double(sums[n]) + kEps);
+      layer.demod[n * out + o] = o < layer.out_channels ? float(layer.gain / norm) : 0.f;
+    }
+  }
+}
+
+void scale_side(const LayerStyle& layer) {
+  const int64_t out = layer.head == nullptr ? padded32(layer.out_channels) : layer.out_channels;
+  for (int64_t o = 0; o < out; ++o) {
+    layer.side_out[o] = o < layer.out_channels ? float(layer.side[o] * layer.side_gain) : 0.f;
+  }
+}
+
+// body(layer, begin, end) over all rows that rows_of(layer) counts, shared among threads.
+template <class Count, class Body>
+void over_rows(const LayerStylesParams& p, int workers, const Count& rows_of, const Body& body) {
+  int64_t all = 0;
+  for (int64_t i = 0; i < p.count; ++i) all += rows_of(p.layers[i]);
+  parallel_ranges(workers, all, kRowsAtOnce, [&](int, int64_t begin, int64_t end) {
+    int64_t start = 0;
+    for (int64_t i = 0; i < p.count; ++i) {
+      const int64_t rows = rows_of(p.layers[i]);
+      const int64_t from = begin > start ? begin - start : 0, to = end - start < rows ? end - start : rows;
+      if (from < to) body(p.layers[i], from, to);
+      start += rows;
+    }
+  });
+}
+
+}  // namespace
+
+void layer_styles(const LayerStylesParams& p, int threads) {
+  int64_t work = 0;
+  for (int64_t i = 0; i < p.count; ++i) work += p.layers[i].channels * p.w_dim / 8;
+  const int workers = worker_count(threads, work);
+  for (int64_t i = 0; i < p.count; ++i) scale_side(p.layers[i]);
+  over_rows(
+      p, workers, [](const LayerStyle& layer) { return padded32(layer.channels); },
+      [&](const LayerStyle& layer, int64_t begin, int64_t end) { style_rows(p, layer, begin, end); });
+  over_rows(
+      p, workers,
+      [](const LayerStyle& layer) { return layer.head == nullptr ? padded32(layer.out_channels) : 0; },
+      [&](const LayerStyle& layer, int64_t begin, int64_t end) { demod_rows(p, layer, begin, end); });
+}
+
+void fingerprint(const FingerprintParams& p, int) {
+  typedef uint64_t Lanes __attribute__((vector_size(64), aligned(1), may_alias));
+  constexpr int64_t kLine = 64, kLines = 256;  // of 16 KB
+  const char* data = static_cast<const char*>(p.data);
+  Lanes h = {};
+  // Odd factors, so that changes that are alike in all lines do not cancel.
+  int64_t at = 0;
+  for (int64_t line = 0; at + kLine <= p.bytes; ++line, at = (line * kLines + line * 37 % kLines) * kLine) {
+    h = h * 0x9E3779B97F4A7C15ull + *reinterpret_cast<const Lanes*>(data + at);
+  }
+  uint64_t sum = uint64_t(p.bytes);
+  for (int lane = 0; lane < 8; ++lane) sum = (sum ^ (sum >> 29)) * 0xBF58476D1CE4E5B9ull + h[lane];
+  for (int64_t rest = p.bytes / kLine * kLine; rest < p.bytes; ++rest) {
+    sum = sum * 0x100000001B3ull + static_cast<unsigned char>(data[rest]);
+  }
+  *p.result = sum;
+}
+
+}  // namespace pyface::PYFACE_ISA_NS
