@@ -252,17 +252,18 @@ def test_notices_changes_of_the_layers() -> None:
     changed()
     block.conv1.weight = other.conv1.weight
     changed()
-    block.conv1.weight.data = other.conv1.weight.data.neg()
+    values = block.conv1.weight.detach().clone()
+    block.conv1.weight.data = values.neg()
     changed()
     block.conv1.affine.bias.data = other.conv1.affine.bias.data + 1
     changed()
-    block.conv1.weight.data = other.conv1.weight.data.half().float()[:, :, :, :2]
+    block.conv1.weight.data = values[:, :, :, :2].contiguous()
     assert not fused()
-    block.conv1.weight.data = other.conv1.weight.data
+    block.conv1.weight.data = values
     changed()
-    block.conv1.weight.data = other.conv1.weight.data.transpose(2, 3)
+    block.conv1.weight.data = values.transpose(2, 3)
     assert not fused()
-    block.conv1.weight.data = other.conv1.weight.data
+    block.conv1.weight.data = values
     block.conv1.forward = lambda *a, **k: None  # type: ignore[method-assign]
     assert not fused()
     del block.conv1.forward
