@@ -162,7 +162,16 @@ void version_3(const Layer& s, const Nhwc& t) {
 
 // ---- blocked, as the engine keeps activations (csrc/include/pyface/styled_conv.h)
 
+// On AMX, float32 activations are three bfloat16 ones whose sum they are, in planes one after another.
 struct Blocked {
+#if defined(__AMX_BF16__)
+  static constexpr int64_t kFloatParts = 3;
+#else
+  static constexpr int64_t kFloatParts = 1;
+#endif
+  static int64_t parts_of(DType type) { return type == DType::kF32 ? kFloatParts : 1; }
+  static int64_t bytes_of(DType type) { return parts_of(type) == 3 ? 6 : int64_t(pyface::dtype_size(type)); }
+
   DType dtype;
   int64_t block, plane, row;
   ladder::Buffer<char> x, weight, y, workspace;
@@ -171,12 +180,12 @@ struct Blocked {
 
   Blocked(const Layer& s, DType type)
       : dtype(type),
-        block(64 / pyface::dtype_size(type)),
+        block(64 * parts_of(type) / bytes_of(type)),
         plane(pyface::blocked_positions(s.n, s.h, s.w) * block),
         row(s.w + 1),
-        x(pyface::blocked_bytes(type, s.n, s.in, s.h, s.w)),
-        weight(9 * s.in * s.out * pyface::dtype_size(type)),
-        y(pyface::blocked_bytes(type, s.n, s.out, s.h, s.w)),
+        x(s.in * pyface::blocked_positions(s.n, s.h, s.w) * bytes_of(type)),
+        weight(9 * s.in * s.out * bytes_of(type)),
+        y(s.out * pyface::blocked_positions(s.n, s.h, s.w) * bytes_of(type)),
         workspace(pyface::StyledConvPlan(params(s, type), 1).bytes()),
         sums(s.n * s.area() * s.out) {
     const ladder::Buffer<float> ones(s.n * s.in);
@@ -191,6 +200,7 @@ struct Blocked {
     p.demod = s.demod, p.noise = s.noise, p.bias = s.bias, p.next_style = s.style, p.dtype = type;
     p.n = p.x_batch = p.y_batch = s.n, p.in_channels = s.in, p.out_channels = s.out;
     p.in_h = s.h, p.in_w = s.w, p.up = 1, p.alpha = s.alpha, p.clamp = s.clamp;
+    p.noise_gain = 1, p.groups_inside = -1, p.number_bytes = bytes_of(type);
     return p;
   }
   // Element of channel 0 of a pixel.
@@ -199,9 +209,13 @@ struct Blocked {
   }
   double value(const Layer& s, int64_t i) const {
     const int64_t n = i / (s.out * s.area()), o = i / s.area() % s.out;
-    const int64_t from = o / block * plane + at(s, n, i % s.area()) + o % block;
-    return dtype == DType::kF32 ? reinterpret_cast<const float*>(y.get())[from]
-                                : ladder::from_bf16(reinterpret_cast<const uint16_t*>(y.get())[from]);
+    const int64_t from = o / block * parts_of(dtype) * plane + at(s, n, i % s.area()) + o % block;
+    if (bytes_of(dtype) == 4) return reinterpret_cast<const float*>(y.get())[from];
+    double sum = 0;
+    for (int64_t part = 0; part < parts_of(dtype); ++part) {
+      sum += ladder::from_bf16(reinterpret_cast<const uint16_t*>(y.get())[from + part * plane]);
+    }
+    return sum;
   }
 };
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,6 +27,7 @@ from pyface.benchmark.plain_stylegan2 import PlainStyledConv
 from pyface.benchmark.shared_stylegan2 import SharedLayer
 from pyface.errors import BackendError
 from pyface.ops import styled_conv as engine
+from pyface.ops._checks import DTYPES
 from pyface.training.allocator import keep_freed_memory
 
 __all__ = ["LayerSize", "convolutions_workload", "layer_cases", "layer_workload", "network_layers"]
@@ -33,7 +35,7 @@ __all__ = ["LayerSize", "convolutions_workload", "layer_cases", "layer_workload"
 TOLERANCE = {"float32": 2e-5, "bfloat16": 0.03}
 _DTYPES = ("float32", "bfloat16")
 _SLOPE, SQRT_2 = 0.2, math.sqrt(2)
-_GROUP, _POSITION_BYTES = 32, 64  # channels are padded to a multiple; bytes of a block at one position
+_POSITION_BYTES = 64  # of a block at one position
 
 
 @dataclass(frozen=True)
@@ -128,61 +130,72 @@ class _Fused:
     ) -> None:
         found = engine.engine_dtype(weight, getattr(torch, dtype))
         if found is None:
-            raise BackendError("fused layers need the CPU kernels (pyface._cpu)")
+            raise BackendError("fused layers need the CPU kernels, which are not built")
         self.layer, self.batch, self.dtype = layer, batch, found
         self.weight = engine.PackedWeight(layer.up)
-        self.weight.update(weight, found)
+        (self.packed,) = engine.packed_weights([weight.contiguous()], [self.weight], found)
         side = layer.side * layer.up
         self.choice = engine.best_choice(found, layer.up, weight.shape, (side, side))
         self.together = self.choice.takes_together(side, side)
-        self.bias = engine.padded(bias * SQRT_2)
+        self.bias = _padded(bias * SQRT_2)
         self.noise = None if noise is None else (noise * SQRT_2).contiguous()
-        self.next_style = engine.padded(torch.ones(batch, layer.outputs))
+        self.next_style = _padded(torch.ones(batch, layer.outputs))
         self.x = self._activations("x", layer.inputs, layer.side)
         self.y = self._activations("y", layer.outputs, side)
         engine.release_memory()  # this layer holds its own
 
     def _activations(self, name: str, channels: int, side: int) -> engine.Blocked:
-        size = engine.Blocked.bytes(torch.empty(0), self.dtype, self.batch, channels, side, side)
-        data = engine.memory(f"benchmark {name}", size)
-        return engine.Blocked(data, channels, side, side, self.batch, 0, self.batch)
+        return engine.Blocked.new(f"benchmark {name}", self.dtype, self.batch, channels, (side, side))
 
     def read(self, x: Tensor, styles: Tensor) -> None:
         """Takes x [N, I, H, W] times `styles` [N, I] for its input."""
-        engine.block_activations(x, engine.padded(styles), self.x, self.dtype)
+        scale = _padded(styles)
+        engine.block_activations(x, scale.data_ptr(), self.x, self.dtype)
 
     def demodulation(self, styles: Tensor) -> Tensor:
         """What `run` takes, of styles [N, I]."""
-        return self.weight.demodulation(engine.padded(styles), SQRT_2)
+        return self.weight.demodulation(_padded(styles), SQRT_2)
 
     def run(self, demod: Tensor) -> None:
         """The layer, images together or one by one as the network does it."""
-        if self.together or self.batch == 1:
-            return self._run(self.x, self.y, demod, self.next_style)
-        for i in range(self.batch):
-            x, y = (replace(whole, first=i, n=1) for whole in (self.x, self.y))
-            self._run(x, y, demod[i : i + 1], self.next_style[i : i + 1])
-        return None
-
-    def _run(self, x: engine.Blocked, y: engine.Blocked, demod: Tensor, style: Tensor) -> None:
-        engine.styled_conv(
-            x, self.weight, self.dtype, demod, self.noise, self.bias, y, style, None, None,
-            self.layer.outputs, _SLOPE, -1.0, self.choice,
-        )  # fmt: skip
+        at_once = self.batch if self.together else 1
+        rows = np.zeros(self.batch // at_once, dtype=engine.STYLED_CONV)
+        fields = {
+            "x": self.x.data.data_ptr(), "weight": self.packed.data_ptr(), "bias": self.bias.data_ptr(),
+            "noise": 0 if self.noise is None else self.noise.data_ptr(), "y": self.y.data.data_ptr(),
+            "next_style": self.next_style.data_ptr(), "n": at_once, "x_batch": self.batch,
+            "y_batch": self.batch, "in_channels": self.layer.inputs, "out_channels": self.layer.outputs,
+            "in_h": self.layer.side, "in_w": self.layer.side, "alpha": _SLOPE, "noise_gain": 1.0,
+            "clamp": -1.0, "chunk_bytes": self.choice.chunk_bytes, "up": self.layer.up,
+            "groups_inside": self.choice.groups_inside, "dtype": DTYPES[self.dtype],
+        }  # fmt: skip
+        for name, value in fields.items():
+            rows[name] = value
+        rows["x_first"] = rows["y_first"] = np.arange(len(rows))
+        rows["demod"] = demod.data_ptr() + np.arange(len(rows)) * demod.stride(0) * demod.itemsize
+        engine.styled_convs(rows, demod)
 
     def result(self) -> Tensor:
         """What the last run wrote: [N, O, H', W']."""
         return from_blocked(self.y, self.dtype)
 
 
+def _padded(values: Tensor) -> Tensor:
+    """`values` with zeros behind, as many along the last axis as layers take."""
+    return F.pad(values, (0, engine.padded(values.shape[-1]) - values.shape[-1])).contiguous()
+
+
 def from_blocked(x: engine.Blocked, dtype: torch.dtype) -> Tensor:
     """[N, C, H, W] in `dtype` of blocked activations (their order: csrc/include/pyface/styled_conv.h)."""
-    block = _POSITION_BYTES // dtype.itemsize
+    parts = 3 if engine.number_bytes(dtype) == 3 * torch.bfloat16.itemsize else 1
+    stored = torch.bfloat16 if parts == 3 else dtype
+    block = _POSITION_BYTES // stored.itemsize
     rows, columns = x.height + 1, x.width + 1
-    blocks = -(-x.channels // _GROUP) * _GROUP // block
-    size = engine.Blocked.bytes(torch.empty(0), dtype, x.batch, x.channels, x.height, x.width)
-    values = x.data[:size].view(dtype).view(blocks, -1, block)[:, : x.batch * rows * columns]
-    inside = values.reshape(blocks, x.batch, rows, columns, block)[:, :, 1:, 1:]
+    blocks = engine.padded(x.channels) // block
+    size = x.data.numel() // (blocks * parts * _POSITION_BYTES) * (blocks * parts * _POSITION_BYTES)
+    values = x.data[:size].view(stored).view(blocks, parts, -1, block)[:, :, : x.batch * rows * columns]
+    whole = values.to(dtype).sum(dim=1)
+    inside = whole.reshape(blocks, x.batch, rows, columns, block)[:, :, 1:, 1:]
     return inside.permute(1, 0, 4, 2, 3).reshape(x.batch, -1, x.height, x.width)[:, : x.channels]
 
 

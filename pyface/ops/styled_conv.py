@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyface.ops import _native, engine_choice
+from pyface.ops import _kernels, _native, engine_choice
 from pyface.ops._checks import DTYPES
 from pyface.ops.engine_choice import Choice
 
@@ -36,6 +36,7 @@ __all__ = [
     "engine_isa",
     "layer_styles",
     "memory",
+    "number_bytes",
     "packed_weights",
     "padded",
     "release_memory",
@@ -186,9 +187,20 @@ class PackedWeight:
         self.squares = F.pad(weight.square().sum(dim=(2, 3)), rest).contiguous()
         return packed
 
+    def demodulation(self, styles: Tensor, gain: float) -> Tensor:
+        """gain over the norm of every filter times `styles` [N, padded I]: [N, padded O]."""
+        k = _kernels_of(styles)
+        return _kernels.demodulate(k, self.squares, styles).mul_(self.demodulation_gain(gain))
+
     def demodulation_gain(self, gain: float) -> float:
         """The gain over the norm of the filters, up-sampling's filter included."""
         return gain * (_FILTER_GAIN if self.up == 2 else 1)
+
+
+def number_bytes(dtype: torch.dtype) -> int:
+    """Bytes of a number in activations and packed weights: 6 for float32 on AMX, three of bfloat16."""
+    found: int = _kernels_of(_NOTHING).module.styled_number_bytes(DTYPES[dtype])
+    return found
 
 
 def packed_weights(
