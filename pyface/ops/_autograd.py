@@ -230,10 +230,13 @@ class _PackWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, form: WeightForm, k: NativePrimitives) -> Tensor:
         ctx.rest = form, k
+        ctx.set_materialize_grads(False)
         return _kernels.pack_weight(k.backend, w, form)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dy is None:  # inside no_weight_gradients
+            return None, None, None
         form, k = ctx.rest
         return k.unpack_weight(dy, form), None, None
 

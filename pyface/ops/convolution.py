@@ -113,7 +113,7 @@ def _transposed_on_cpu(x: Tensor, w: Tensor, c: Conv) -> Tensor:
     shape = (x.shape[0], w.shape[1], size[0], size[1])
     like = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
     plain = Conv(c.stride, c.padding)
-    return cast(Tensor, _both_gradients(x, like, w, plain, True, False, None)[0])
+    return cast(Tensor, _both_gradients(x, like, w, plain, True, False)[0])
 
 
 def _forward(x: Tensor, w: Tensor, c: Conv, k: Backend | None) -> Tensor:
@@ -172,7 +172,7 @@ def _weight_gradient_as_product(dy: Tensor, x: Tensor, w: Tensor, c: Conv) -> Te
 
 
 def _both_gradients(
-    dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool, k: Backend | None
+    dy: Tensor, x: Tensor, w: Tensor, c: Conv, need_x: bool, need_w: bool, k: Backend | None = None
 ) -> tuple[Tensor | None, Tensor | None]:
     if k is not None and dy.dtype == x.dtype == w.dtype:
         return _chosen_gradients(dy, x, w, c, need_x, need_w, k)
