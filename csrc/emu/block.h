@@ -84,7 +84,7 @@ struct Thread {
 // What the lanes of a warp lay open for each other between two warp barriers.
 struct Warp {
   uint64_t value[32];
-  uint32_t fragment[32][6];
+  float fragment[32][12];
   const void* row[32];
 };
 

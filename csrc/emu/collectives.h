@@ -32,13 +32,13 @@ V shuffle(V value, int source, const char* what, const Place& at, unsigned mask)
 template <bool kBfloat16>
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Place& at) {
   Warp& warp = block->warps[self->warp];
-  for (int i = 0; i < 4; i++) warp.fragment[self->lane][i] = a[i];
-  for (int i = 0; i < 2; i++) warp.fragment[self->lane][4 + i] = b[i];
+  for (int i = 0; i < 12; i++) {  // registers of a, then of b; the low half of each first
+    const uint32_t word = i < 8 ? a[i / 2] : b[i / 2 - 4];
+    const uint16_t bits = static_cast<uint16_t>(word >> (i % 2 * 16));
+    warp.fragment[self->lane][i] = kBfloat16 ? bfloat16_bits_to_float(bits) : half_bits_to_float(bits);
+  }
   warp_barrier("mma.sync", at, ~0u);
-  const auto element = [&](int lane, int reg, int high) {
-    const uint16_t bits = static_cast<uint16_t>(warp.fragment[lane][reg] >> (16 * high));
-    return kBfloat16 ? bfloat16_bits_to_float(bits) : half_bits_to_float(bits);
-  };
+  const auto element = [&](int lane, int reg, int high) { return warp.fragment[lane][reg * 2 + high]; };
   const int group = static_cast<int>(self->lane) >> 2, pair = static_cast<int>(self->lane) & 3;
   float result[4];
   for (int i = 0; i < 4; i++) {

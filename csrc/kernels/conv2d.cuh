@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
   constexpr int kCopiesA = Tile::kRows / kCopyRows, kCopiesB = Tile::kColumns / kCopyRows;
   constexpr bool kManyImages = Tile::kRows == 64;
   static_assert(Tile::kRows <= Tile::kThreads && Tile::kRows % kCopyRows == 0, "a thread locates one row");
-  static_assert(Tile::kColumns % kCopyRows == 0, "threads copy whole tiles");
+  static_assert(Tile::kColumns % kCopyRows == 0 && kCopyRows % 8 == 0, "threads copy whole tiles");
   PYFACE_SHARED(memory);
   const ConvShape& s = a.shape;
   const int thread = threadIdx.x;
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
   uint32_t taps[kCopiesA];
   PYFACE_UNROLL
   for (int i = 0; i < kCopiesA; i++) {
-    source[i] = uint32_t(rows[copy_row + i * kCopyRows]);
+    source[i] = uint32_t(rows[copy_row + i * kCopyRows]) + uint32_t(chunk) * 8;
     taps[i] = uint32_t(rows[Tile::kRows + copy_row + i * kCopyRows]);
   }
   const T* row_style[Tile::kFragmentsM][2];
@@ -183,41 +183,50 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
     PYFACE_UNROLL
     for (int half = 0; half < 2; half++) {
       const int slot = kManyImages ? rows[2 * Tile::kRows + fragment_row<Tile>(i, half * 2)] : 0;
-      row_style[i][half] = style + slot * padded + (thread & 3) * 2;
+      row_style[i][half] = style + kept(slot * padded + (thread & 3) * 2);
     }
   }
-  const int filter = s.kernel * s.kernel * channels;
-  const T* weight = a.weight + size_t(block.column + copy_row) * filter;
-
+  // Columns beyond the last channel repeat it: they are not written.
+  uint32_t filter[kCopiesB];
+  PYFACE_UNROLL
+  for (int i = 0; i < kCopiesB; i++) {
+    const int o = block.column + copy_row + i * kCopyRows;
+    filter[i] = uint32_t(
+        kept((o < s.out_channels ? o : s.out_channels - 1) * s.kernel * s.kernel * channels + chunk * 8));
+  }
   const ConvTurns turns(s, block, kDepth);
-  ConvWalk walk(block, turns, kDepth);
-  const auto load = [&](int, int stage) {
-    T* to = stages + stage * Tile::kStageElements;
+  ConvWalk walk(s, block, turns, kDepth);
+  uint32_t inside = 0;  // bit i: copy i of x lies in the image at this tap
+  const auto take_tap = [&] {
     const int bit = walk.bit(block);
-    const uint32_t x_offset = walk.source(s, block) + uint32_t(chunk) * 8;
-    const int weight_offset = walk.weight(s, block) + chunk * 8;
-    const bool inside = walk.channel + chunk * 8 < channels;
+    inside = 0;
     PYFACE_UNROLL
-    for (int i = 0; i < kCopiesA; i++) {
-      const bool ok = inside && (taps[i] >> bit & 1u);
-      async_copy16(to + Swizzle<kDepth>::at(copy_row + i * kCopyRows, chunk),
-                   ok ? a.x + (source[i] + x_offset) : a.x, ok ? 16 : 0);
+    for (int i = 0; i < kCopiesA; i++) inside |= (taps[i] >> bit & 1u) << i;
+  };
+  take_tap();
+  const int copy_to = kept(Swizzle<kDepth>::at(copy_row, chunk));  // kCopyRows on the exchange is the same
+  const int end = kept(channels - chunk * 8);
+  const auto load = [&](int, int stage) {
+    T* to = stages + stage * Tile::kStageElements + copy_to;
+    const bool any = walk.channel < end;
+    const uint32_t valid = any ? inside : 0u;
+    PYFACE_UNROLL
+    for (int i = 0; i < kCopiesA; i++) {  // of what lies outside nothing is read
+      async_copy16_if(to + i * kCopyRows * kDepth, a.x + size_t(source[i] + walk.source), valid >> i & 1u);
     }
     to += Tile::kRows * kDepth;
     PYFACE_UNROLL
-    for (int i = 0; i < kCopiesB; i++) {
-      const bool ok = inside && block.column + copy_row + i * kCopyRows < s.out_channels;
-      async_copy16(to + Swizzle<kDepth>::at(copy_row + i * kCopyRows, chunk),
-                   ok ? weight + (size_t(i * kCopyRows) * filter + weight_offset) : a.weight, ok ? 16 : 0);
-    }
-    walk.advance(s, block, kDepth);
+    for (int i = 0; i < kCopiesB; i++)
+      async_copy16_if(to + i * kCopyRows * kDepth, a.weight + size_t(filter[i] + uint32_t(walk.weight)), any);
+    if (walk.advance(s, block, kDepth)) take_tap();
   };
   float acc[Tile::kFragmentsM][Tile::kFragmentsN][4] = {};
-  int channel = ConvWalk(block, turns, kDepth).channel;
+  int channel = ConvWalk(s, block, turns, kDepth).channel;
+  const RowReads<Tile> reads;
   const auto multiply = [&](int, int stage) {
     const T* tile_a = stages + stage * Tile::kStageElements;
     multiply_rows<T, Tile>(
-        acc, tile_a, tile_a + Tile::kRows * kDepth, [&](uint32_t (&f)[4], int i, int depth) {
+        acc, tile_a, tile_a + Tile::kRows * kDepth, reads, [&](uint32_t (&f)[4], int i, int depth) {
           if (!a.style) return;
           PYFACE_UNROLL
           for (int r = 0; r < 4; r++) {

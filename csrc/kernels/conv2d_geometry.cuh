@@ -112,33 +112,44 @@ struct ConvTurns {
   __device__ __forceinline__ int count() const { return end - begin; }
 };
 
-// Walks the sum over taps and channels in turns of `depth` channels.
+// Walks the sum over taps and channels in turns of `depth` channels. Offsets are kept, not computed anew: a
+// step within a tap is two additions.
 struct ConvWalk {
   int tap_y, tap_x, channel;
+  uint32_t source;  // elements from ConvRow::source, modulo 2^32
+  int weight;       // elements from the filter's begin
 
-  __device__ __forceinline__ ConvWalk(const ConvBlock& b, const ConvTurns& turns, int depth) {
+  __device__ __forceinline__ ConvWalk(const ConvShape& s, const ConvBlock& b, const ConvTurns& turns,
+                                      int depth) {
     const int tap = turns.begin / turns.turns_a_tap;
     channel = (turns.begin - tap * turns.turns_a_tap) * depth;
     tap_y = b.x.taps ? tap / b.x.taps : 0;
     tap_x = tap - tap_y * b.x.taps;
+    place(s, b);
   }
-  __device__ __forceinline__ void advance(const ConvShape& s, const ConvBlock& b, int depth) {
+  // Whether the next turn has another tap.
+  __device__ __forceinline__ bool advance(const ConvShape& s, const ConvBlock& b, int depth) {
     channel += depth;
-    if (channel < s.in_channels) return;
+    source += uint32_t(depth);
+    weight += depth;
+    if (channel < s.in_channels) return false;
     channel = 0;
-    if (++tap_x < b.x.taps) return;
-    tap_x = 0;
-    tap_y++;
+    if (++tap_x >= b.x.taps) {
+      tap_x = 0;
+      tap_y++;
+    }
+    place(s, b);
+    return true;
   }
-  // Bit of ConvRow::taps, elements from ConvRow::source, and elements from the filter's begin.
+  // The bit of ConvRow::taps.
   __device__ __forceinline__ int bit(const ConvBlock& b) const { return tap_y * b.x.taps + tap_x; }
-  __device__ __forceinline__ uint32_t source(const ConvShape& s, const ConvBlock& b) const {
-    return (uint32_t(b.y.offset(tap_y)) * uint32_t(s.w) + uint32_t(b.x.offset(tap_x))) *
-               uint32_t(s.in_channels) +
-           uint32_t(channel);
-  }
-  __device__ __forceinline__ int weight(const ConvShape& s, const ConvBlock& b) const {
-    return (b.y.tap(tap_y) * s.kernel + b.x.tap(tap_x)) * s.in_channels + channel;
+
+ private:
+  __device__ __forceinline__ void place(const ConvShape& s, const ConvBlock& b) {
+    source = (uint32_t(b.y.offset(tap_y)) * uint32_t(s.w) + uint32_t(b.x.offset(tap_x))) *
+                 uint32_t(s.in_channels) +
+             uint32_t(channel);
+    weight = (b.y.tap(tap_y) * s.kernel + b.x.tap(tap_x)) * s.in_channels + channel;
   }
 };
 

@@ -23,7 +23,7 @@ __device__ __forceinline__ void read_some(float (&out)[4], const T* from, int co
 
 // 256 threads compute 64x64, 4x4 each. kN = 4 where x, weight and y are aligned and channels come in fours.
 template <class T, int kN>
-__global__ void __launch_bounds__(256) conv2d_simt_kernel(const ConvArguments<T> a) {
+__global__ void __launch_bounds__(256, 3) conv2d_simt_kernel(const ConvArguments<T> a) {
   PYFACE_SHARED(memory);
   const ConvShape& s = a.shape;
   const int thread = threadIdx.x;
@@ -44,14 +44,13 @@ __global__ void __launch_bounds__(256) conv2d_simt_kernel(const ConvArguments<T>
   const float* style =
       a.style ? a.style + size_t(block.first_slot_image() + own.slot) * s.in_channels : nullptr;
   const ConvTurns turns(s, block, kSimtDepth);
-  ConvWalk walk(block, turns, kSimtDepth);
+  ConvWalk walk(s, block, turns, kSimtDepth);
   float next_x[4], next_w[4];
   const auto read = [&] {
     const int channel = walk.channel + copy_channel, rest = s.in_channels - channel;
     const bool in_x = own.taps >> walk.bit(block) & 1u, in_w = out_channel < s.out_channels;
-    read_some<kN>(next_x, a.x + size_t(own.source + walk.source(s, block) + uint32_t(copy_channel)),
-                  in_x ? rest : 0);
-    read_some<kN>(next_w, weight + walk.weight(s, block) + copy_channel, in_w ? rest : 0);
+    read_some<kN>(next_x, a.x + size_t(own.source + walk.source + uint32_t(copy_channel)), in_x ? rest : 0);
+    read_some<kN>(next_w, weight + walk.weight + copy_channel, in_w ? rest : 0);
     if (style && in_x) {
       PYFACE_UNROLL
       for (int k = 0; k < 4; k++) next_x[k] *= k < rest ? style[channel + k] : 0.f;

@@ -141,6 +141,14 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // ---- tensor cores and asynchronous copies
 
+// `v`, which the compiler has to keep: it would rather make it anew from the thread's index at every turn.
+__device__ __forceinline__ int kept(int v) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(v));
+#endif
+  return v;
+}
+
 // d(16x8, f32) += a(16x16) * b(16x8) by one warp; fragment layout of PTX mma.m16n8k16. Needs sm_80.
 template <bool kBfloat16>
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4],
@@ -200,6 +208,21 @@ __device__ __forceinline__ void async_copy16(void* to, const void* from, int val
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;\n" ::"r"(address), "l"(from), "r"(valid)
                : "memory");
+#endif
+}
+// The same with all 16 bytes or none: half the instructions, since hardware knows only these two.
+__device__ __forceinline__ void async_copy16_if(void* to, const void* from, bool valid PYFACE_PLACE) {
+#if !defined(__CUDACC__)
+  emu::async_copy(to, from, 16, valid ? 16 : 0 PYFACE_AT);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  async_copy16(to, from, valid ? 16 : 0);
+#else
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile(
+      "{ .reg .pred ignored; setp.eq.s32 ignored,%2,0;\n"
+      "cp.async.cg.shared.global [%0],[%1],16,ignored; }\n" ::"r"(address),
+      "l"(from), "r"(int(valid))
+      : "memory");
 #endif
 }
 __device__ __forceinline__ void async_commit() {

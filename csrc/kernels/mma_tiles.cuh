@@ -4,9 +4,10 @@
 //   using Tile = MmaTile<128, 128, 64, 64, 3, 2>;      // block tile, warp tile, stages, blocks an SM
 //   T* stages = reinterpret_cast<T*>(memory);           // Tile::kStageElements each: A rows, then B rows
 //   float acc[Tile::kFragmentsM][Tile::kFragmentsN][4] = {};
+//   const RowReads<Tile> reads;
 //   run_stages<Tile::kStages>(count,
 //       [&](int k, int stage) { /* async_copy16 of both tiles of turn k to `stage`, at Swizzle<..>::at */ },
-//       [&](int k, int stage) { multiply_rows<T, Tile>(acc, a, b, adjust); });
+//       [&](int k, int stage) { multiply_rows<T, Tile>(acc, a, b, reads, adjust); });
 //   // shared memory is free again; element e of acc[i][j] is at fragment_row<Tile>(i, e) and
 //   // fragment_column<Tile>(j, e) of the block tile.
 //
@@ -139,24 +140,38 @@ __device__ __forceinline__ int fragment_column(int j, int e) {
   return Tile::warp_column() + j * 8 + int(threadIdx.x & 3) * 2 + (e & 1);
 }
 
+// Where this thread reads fragments of both tiles, as load_a and load_b: made once, before the turns. 16 rows
+// on, the exchange of chunks is the same; 16 deeper it is so but for one bit.
+template <class Tile>
+struct RowReads {
+  int a, b;
+  __device__ __forceinline__ RowReads() {
+    const int lane = threadIdx.x & 31;
+    a = kept(Swizzle<Tile::kDepth>::at(Tile::warp_row() + (lane & 15), lane >> 4));
+    b = kept(Swizzle<Tile::kDepth>::at(Tile::warp_column() + (lane >> 4 << 3) + (lane & 7), lane >> 3 & 1));
+  }
+};
+
 // acc += a * b^T over one turn: a is [kRows][32], b [kColumns][32], both swizzled. adjust(fragment, i, depth)
 // may change A fragment i of this warp before it is used; register r of it holds row fragment_row(i, 2 * (r &
 // 1)) at depths depth + 8 * (r >> 1) + 2 * (lane & 3) and one more.
 template <class T, class Tile, class Adjust>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Tile::kFragmentsM][Tile::kFragmentsN][4],
-                                              const T* a, const T* b, const Adjust& adjust) {
-  const int row = Tile::warp_row(), column = Tile::warp_column();
+                                              const T* a, const T* b, const RowReads<Tile>& reads,
+                                              const Adjust& adjust) {
   PYFACE_UNROLL
   for (int depth = 0; depth < Tile::kDepth; depth += 16) {
+    const T* from_a = a + (reads.a ^ depth);
+    const T* from_b = b + (reads.b ^ depth);
     uint32_t fa[Tile::kFragmentsM][4];
     PYFACE_UNROLL
-    for (int i = 0; i < Tile::kFragmentsM; i++) load_a<Tile::kDepth>(fa[i], a, row + i * 16, depth);
+    for (int i = 0; i < Tile::kFragmentsM; i++) ldmatrix_x4(fa[i], from_a + i * 16 * Tile::kDepth);
     PYFACE_UNROLL
     for (int i = 0; i < Tile::kFragmentsM; i++) adjust(fa[i], i, depth);
     PYFACE_UNROLL
     for (int j = 0; j < Tile::kFragmentsN; j += 2) {
       uint32_t pair[4];
-      load_b<Tile::kDepth>(pair, b, column + j * 8, depth);
+      ldmatrix_x4(pair, from_b + j * 8 * Tile::kDepth);
       const uint32_t first[2] = {pair[0], pair[1]}, second[2] = {pair[2], pair[3]};
       PYFACE_UNROLL
       for (int i = 0; i < Tile::kFragmentsM; i++) {

@@ -120,6 +120,25 @@ def test_mutant_with_short_tile_overruns(emulator: Any) -> None:
     assert "upfirdn2d_planes_kernel" in done.stderr
 
 
+STAGES_BARRIER = "    async_wait<kStages - 2>();\n    __syncthreads();"
+
+
+def test_mutant_of_the_stages_without_barrier_races(emulator: Any) -> None:
+    change = (STAGES_BARRIER, STAGES_BARRIER.replace("__syncthreads();", ""))
+    where = {"program": "emu_conv2d", "op": "conv2d", "header": "mma_tiles"}
+    done = run_race_check(emulator, emulator.mutant("thread", "no_stage_barrier", *change, **where), "race")
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr
+    assert "conv2d_kernel" in done.stderr
+
+
+def test_mutant_that_waits_one_group_too_lax_is_wrong(emulator: Any) -> None:
+    change = (STAGES_BARRIER, STAGES_BARRIER.replace("kStages - 2", "kStages - 1"))
+    where = {"program": "emu_conv2d", "op": "conv2d", "header": "mma_tiles"}
+    done = run(emulator.mutant("plain", "lax_stages", *change, **where), "race")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL conv2d")]
+    assert len(failed) >= 4  # every tile
+
+
 def test_module_rejects_unknown_schedule_and_primitive() -> None:
     emu = pytest.importorskip("pyface._emu", reason="built without PYFACE_EMU")
     with pytest.raises(ValueError, match=r"where is 3; allowed: 0 forward, 1 reverse, 2 random"):

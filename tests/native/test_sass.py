@@ -25,6 +25,7 @@ OPS = (
     "bias_act",
     "channel_dot",
     "conformance",
+    "conv2d",
     "conv2d_weight_grad",
     "face_render",
     "modulated_conv2d",
@@ -209,3 +210,20 @@ def test_reductions_read_16_bytes(sass: dict[str, str]) -> None:
     for name, text in kernels(sass, r"^reduction_kernel<\w+, (4|8), "):
         assert "LDG.E.128" in text, name
         assert "SHFL.BFLY" in text, name
+
+
+def test_convolutions_run_on_tensor_cores_through_asynchronous_copies(sass: dict[str, str]) -> None:
+    found = 0
+    for name, text in kernels(sass, r"^conv2d_kernel<"):
+        found += 1
+        sums = re.search(r"MmaTile<(\d+), (\d+), (\d+), (\d+),", name)
+        assert sums is not None
+        _, _, warp_rows, warp_columns = map(int, sums.groups())
+        product = "HMMA.16816.F32.BF16" if "bfloat16" in name else "HMMA.16816.F32 "
+        # Two steps of 16 a turn, and the heads.
+        steps = warp_rows // 16 * (warp_columns // 8)
+        assert text.count(product) == 2 * steps + steps // 2, name
+        assert "LDSM.16.M88.4" in text, name
+        assert "LDGSTS.E.BYPASS.128" in text, name
+        assert "STG.E.128" in text, name
+    assert found == 8
