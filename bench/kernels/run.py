@@ -67,6 +67,7 @@ LADDERS = (
     Ladder("upfirdn2d.cu", "upfirdn2d", ("planes=2", "h=21", "w=70")),
     Ladder("modulated_conv2d.cu", "modulated_conv2d", ("n=2", "c=16", "h=4", "w=8")),
     Ladder("conv2d.cu", "conv2d", ("n=1", "in=32", "out=24", "h=5", "w=6")),
+    Ladder("conv2d_weight_grad.cu", "conv2d_weight_grad", ("n=1", "in=16", "out=24", "h=4", "w=5")),
 )
 
 
