@@ -9,6 +9,7 @@ performance model for multicore architectures", section 3.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,10 +26,10 @@ from pyface.errors import ValueRangeError
 __all__ = ["Ceilings", "Roofline", "measure_ceilings"]
 
 _CPU_COPY, _CUDA_COPY = 128 << 20, 1 << 30  # bytes of the source
-_CPU_CACHE, _CUDA_CACHE = 256 << 10, 4 << 20
+_CPU_CACHE, _CUDA_CACHE = 256 << 10, 4 << 20  # the CPU's per thread
 _SAMPLE_S = 2e-3  # a sample repeats its work for about this long
 _BUDGET_S = 0.3  # per shape
-_ROUNDS = (3, 20)
+_ROUNDS = (3, 40)
 
 Matrix = tuple[int, int, int]  # rows, inner, columns
 Layer = tuple[int, int, int, int]  # images, channels in and out, side: a 3x3 convolution
@@ -104,7 +105,7 @@ def measure_ceilings(device: str = "cpu", num_threads: int = 1) -> Ceilings:
     cuda = kind == "cuda"
     with threads(num_threads), torch.inference_mode():
         rate = _Rates(device)
-        copy, cache = (_CUDA_COPY, _CUDA_CACHE) if cuda else (_CPU_COPY, _CPU_CACHE)
+        copy, cache = (_CUDA_COPY, _CUDA_CACHE) if cuda else (_CPU_COPY, num_threads * _CPU_CACHE)
         products = {name: rate.best(rate.products(name)) for name in _dtypes(cuda)}
         layers = {name: rate.best(rate.layers(name)) for name in _dtypes(cuda)}
         best = {name: max(products[name], layers[name]) for name in products}
@@ -184,13 +185,13 @@ class _Rates:
         return max(flops / self._seconds(run) / 1e9 for flops, run in work)
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        """The least time of one run over a few samples, after one to warm up."""
-        first = self.sample.milliseconds(run, 1)
-        calls = max(1, min(1000, round(_SAMPLE_S * 1e3 / max(first, 1e-3))))
-        found: list[float] = []
+        """The least time of one run; short runs are repeated within a sample."""
+        run()
+        best, calls = math.inf, 1
         start = time.perf_counter()
-        while len(found) < _ROUNDS[1] and (
-            len(found) < _ROUNDS[0] or time.perf_counter() - start < _BUDGET_S
-        ):
-            found.append(self.sample.milliseconds(run, calls))
-        return max(min(found), 1e-6) / 1e3
+        for done in range(_ROUNDS[1]):
+            if done >= _ROUNDS[0] and time.perf_counter() - start > _BUDGET_S:
+                break
+            best = min(best, max(self.sample.milliseconds(run, calls), 1e-3))
+            calls = max(1, min(1000, round(_SAMPLE_S * 1e3 / best)))
+        return best / 1e3
