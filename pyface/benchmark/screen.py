@@ -61,13 +61,17 @@ def speed_of(entry: Entry) -> str:
 
 
 def limit_of(entry: Entry) -> str:
-    """What the time is due to: "memory", "arithmetic" or "overhead"; "" where nothing was counted."""
+    """What the time is due to: "memory", "arithmetic" or "overhead".
+
+    "" where that is not known: the arithmetic was not counted, and memory does not explain the time.
+    """
     if entry["group"] == "calls":
         return "overhead"
     if not entry["roofline"]:
         return ""
-    reached = entry["roofline"]["fraction"] >= _OVERHEAD
-    return _LIMITS[entry["roofline"]["bound"]] if reached else "overhead"
+    if entry["roofline"]["fraction"] >= _OVERHEAD:
+        return _LIMITS[entry["roofline"]["bound"]]
+    return "overhead" if entry["flops"] else ""
 
 
 def _machine_lines(machine: Mapping[str, Any], seconds: float | None) -> list[str]:
@@ -111,7 +115,7 @@ def _cells(entry: Entry, ways: Sequence[str]) -> tuple[str, ...]:
     return (
         _what(entry),
         speed_of(entry),
-        f"{entry['roofline']['fraction']:.0%}" if entry["roofline"] else "-",
+        f"{entry['roofline']['fraction']:.0%}" if entry["roofline"] and limit_of(entry) else "-",
         limit_of(entry) or "-",
         *[_times(ratio["median"]) if ratio else "-" for ratio in ratios],
     )

@@ -95,6 +95,8 @@ def test_speed_and_limit():
     assert (speed_of(slow), limit_of(slow)) == ("12 GFLOP/s", "overhead")
     copied = case("a", "ops", "1", 10.0, {}, bytes=50_000_000)
     assert (speed_of(copied), limit_of(copied)) == ("5 GB/s", "memory")
+    coded = case("a", "encoding", "1", 10.0, {}, bytes=50_000, items=1)
+    assert (speed_of(coded), limit_of(coded)) == ("100 img/s", "")
     assert speed_of(case("a", "ops", "1", 10.0, {})) == "10 ms"
     assert speed_of(case("a", "calls", "1", 0.0123, {})) == "12.3 us"
 
