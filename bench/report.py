@@ -15,6 +15,7 @@ from typing import Any
 BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH))
 
+from kernels_report import tables  # noqa: E402
 from report_tables import (  # noqa: E402
     EAGER,
     case_table,
@@ -64,6 +65,13 @@ MEMORY = (
     "What `pyface plan` predicts beside the high-water mark of a process that trains two steps with every "
     "phase (`python bench/memory.py`). Tensors: weights, gradients, moments, running average and activations "
     "at the worst moment. Beyond the imports: the ratio without what importing torch and pyface takes."
+)
+
+
+LADDERS = (
+    "From the loops as the definition is read to the kernel that ships, each version checked against the "
+    "first in double (`python bench/kernels/run.py`, [bench/kernels](kernels/README.md)). Outputs lie in memory "
+    "that is there already; the caches are overwritten before each sample."
 )
 
 
@@ -151,6 +159,7 @@ def report(folder: Path) -> str:
         for path, document in found:
             lines += section(path, document)
     lines += memory_sections(folder)
+    lines += ladder_sections(folder)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -165,6 +174,19 @@ def memory_sections(folder: Path) -> Iterator[str]:
             f"{machine['threads']} thread(s); torch {machine['torch']}, {machine['os']}. {MEMORY}"
         )
         yield from ("", *memory_table(document["cases"]), "")
+
+
+def ladder_sections(folder: Path) -> Iterator[str]:
+    """The steps from plain loops to the shipped kernels, by machine."""
+    for path in sorted(folder.glob("*/kernels.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        machine = document["machine"]
+        yield from (f"## Ladders of the kernels: {machine['gpu'] or machine['cpu']}", "")
+        yield (
+            f"`{path.relative_to(BENCH.parent)}`: {machine['date']}, commit {machine['commit']}; "
+            f"{', '.join(document['compilers'].values())}, {machine['os']}. {LADDERS}"
+        )
+        yield from ("", tables(document), "")
 
 
 def main() -> int:

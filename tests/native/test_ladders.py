@@ -222,3 +222,18 @@ def test_tables() -> None:
     assert "| 1 | one \\| pass | float32 | not measured | - | - | - | - |" in report.tables(
         document("bias_act.cu", ms=None)
     )
+
+
+def test_the_page_of_results_shows_them(tmp_path: Path) -> None:
+    page = load("ladders_report", ROOT / "bench/report.py")
+    machine = {"cpu": "a CPU", "gpu": None, "date": "now", "commit": "abc", "os": "Linux"}
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device/kernels.json").write_text(
+        json.dumps({**document("bias_act.cpp"), "machine": machine})
+    )
+    page.BENCH = tmp_path / "bench"
+    lines = list(page.ladder_sections(tmp_path))
+    assert lines[0] == "## Ladders of the kernels: a CPU"
+    assert lines[2].startswith("`device/kernels.json`: now, commit abc; 12, Linux.")
+    assert "| 2, **shipped** |" in lines[4]
+    assert page.load(tmp_path) == [], "a file of ladders is no file of cases"
