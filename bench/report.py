@@ -70,8 +70,8 @@ MEMORY = (
 
 LADDERS = (
     "From the loops as the definition is read to the kernel that ships, each version checked against the "
-    "first in double (`python bench/kernels/run.py`, [bench/kernels](kernels/README.md)). Outputs lie in memory "
-    "that is there already; the caches are overwritten before each sample."
+    "first in double (`python bench/kernels/run.py`, [bench/kernels](kernels/README.md)). Outputs lie in "
+    "memory that is there already; the caches are overwritten before each sample."
 )
 
 
