@@ -14,12 +14,14 @@ from pyface.ops._composition import (
     DEMODULATION_EPS,
     Conv,
     Epilogue,
+    StyledLayer,
     WeightForm,
     is_channels_last,
     shape_weight,
 )
 from pyface.ops._gradient_kernels import EpilogueInputs, conv_epilogue_grad, takes_epilogue_grad
 from pyface.ops._native import Backend
+from pyface.ops._styled_layer import styled_layer
 from pyface.ops.convolution import convolve, weight_gradients_enabled
 
 __all__ = ["NativePrimitives"]
@@ -125,6 +127,13 @@ class NativePrimitives:
         if torch.is_grad_enabled() or not takes_epilogue_grad(self.backend, dy, inputs.x):
             return None
         return conv_epilogue_grad(self.backend, dy, inputs, e, (need[0], need[1], need[2], need[3], need[4]))
+
+    def styled(self, x: Tensor, weight: Tensor, layer: StyledLayer) -> Tensor | None:
+        """A whole modulated convolution in one kernel, where that is chosen and no gradient is wanted."""
+        tensors = (x, weight, layer.styles, layer.demod, layer.noise, layer.bias)
+        if not (self.backend.has_convolutions and is_channels_last(x)) or _wanted(*tensors):
+            return None
+        return styled_layer(self.backend, x, weight, layer, self.weight)
 
     def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
         """1 / norm of every filter of `weight` times `styles`."""

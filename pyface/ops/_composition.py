@@ -19,6 +19,7 @@ __all__ = [
     "Conv",
     "Epilogue",
     "Primitives",
+    "StyledLayer",
     "WeightForm",
     "conv2d_resample",
     "is_channels_last",
@@ -58,6 +59,21 @@ class Epilogue(NamedTuple):
     clamp: float
 
 
+class StyledLayer(NamedTuple):
+    """What a modulated convolution does beside its weight: styles [N, I], and after it demod [N, O], noise
+    [N or 1, 1, H', W'], bias [O]. up, padding, f and flip_weight as for `conv2d_resample`."""
+
+    styles: Tensor
+    demod: Tensor | None
+    noise: Tensor | None
+    bias: Tensor | None
+    up: int
+    padding: tuple[int, int, int, int]
+    f: Tensor | None
+    flip_weight: bool
+    epilogue: Epilogue
+
+
 class Primitives(Protocol):
     """What a back-end brings: FIR resampling, convolution and its weight, style multiply, demodulation,
     epilogue."""
@@ -95,6 +111,9 @@ class Primitives(Protocol):
 
         owned: nobody else holds `x`; where no gradient is wanted its memory may take the result.
         """
+
+    def styled(self, x: Tensor, weight: Tensor, layer: StyledLayer) -> Tensor | None:
+        """A whole modulated convolution in one kernel; None where there is none, or a gradient is wanted."""
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -222,6 +241,11 @@ def modulated_conv2d(
         weight = weight.to(torch.float32) * (1.0 / math.sqrt(fan_in) / largest.clamp(min=1e-30))
         styles = styles / styles.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
     demod = p.demodulate(weight.to(styles.dtype), styles) if demodulate else None
+    if down == 1:
+        layer = StyledLayer(styles, demod, noise, bias, up, padding, resample_filter, flip_weight, e)
+        y = p.styled(x, weight, layer)
+        if y is not None:
+            return y
     x = p.modulate(x, styles)
     x = conv2d_resample(p, x, weight, resample_filter, up, down, padding, 1, flip_weight, flip_filter=False)
     if (

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from pyface.ops import _gradients, _kernels, _native, reference
 from pyface.ops._checks import Resampling, filter_size, parameter_dtype
-from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm, shape_weight
+from pyface.ops._composition import (
+    DEMODULATION_EPS,
+    Conv,
+    Epilogue,
+    StyledLayer,
+    WeightForm,
+    shape_weight,
+)
 from pyface.ops._gradient_kernels import EpilogueInputs
 from pyface.ops.activations import ACTIVATIONS
 
@@ -88,6 +95,10 @@ class LibraryPrimitives:
         self, dy: Tensor, inputs: EpilogueInputs, e: Epilogue, need: Sequence[bool]
     ) -> tuple[Tensor | None, ...] | None:
         """None: compilers fuse the single steps."""
+        return None
+
+    def styled(self, x: Tensor, weight: Tensor, layer: StyledLayer) -> Tensor | None:
+        """None: the layer goes in single steps."""
         return None
 
     def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:

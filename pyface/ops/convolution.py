@@ -19,7 +19,7 @@ from pyface.ops._composition import Conv, is_channels_last
 from pyface.ops._native import Backend
 from pyface.ops.convolution_choice import ConvShape
 
-__all__ = ["convolve", "no_weight_gradients", "weight_gradients_enabled"]
+__all__ = ["chosen", "convolve", "no_weight_gradients", "weight_gradients_enabled"]
 
 _weight_gradients = True
 _MOST_PADDING = 64  # of our kernels
@@ -77,7 +77,7 @@ def _fits(x: Tensor, w: Tensor, c: Conv) -> bool:
     )
 
 
-def _ours(k: Backend | None, op: str, x: Tensor, w: Tensor, c: Conv) -> Backend | None:
+def chosen(k: Backend | None, op: str, x: Tensor, w: Tensor, c: Conv) -> Backend | None:
     """`k` where our kernels are taken for `op` of the convolution `c` of `x` with `w`, else None."""
     if k is None or not _fits(x, w, c):
         return None
@@ -88,8 +88,8 @@ def _ours(k: Backend | None, op: str, x: Tensor, w: Tensor, c: Conv) -> Backend 
         op, "", x.shape[0], x.shape[1], w.shape[1 if c.transposed else 0], height, width, w.shape[2],
         c.stride[0], c.transposed,
     )  # fmt: skip
-    chosen = convolution_choice.choose(k.capability(x.device), shape, x.dtype)
-    return k if chosen == "pyface" else None
+    taken = convolution_choice.choose(k.capability(x.device), shape, x.dtype)
+    return k if taken == "pyface" else None
 
 
 def _is_slow_on_cpu(x: Tensor, c: Conv) -> bool:
@@ -117,7 +117,7 @@ def _transposed_on_cpu(x: Tensor, w: Tensor, c: Conv) -> Tensor:
 
 
 def _forward(x: Tensor, w: Tensor, c: Conv, k: Backend | None) -> Tensor:
-    ours = _ours(k, "conv", x, w, c)
+    ours = chosen(k, "conv", x, w, c)
     if ours is not None:
         w = w.transpose(0, 1) if c.transposed else w
         return cast(Tensor, _kernels.conv2d(ours, x, w, c)[0])
@@ -184,10 +184,10 @@ def _chosen_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Each gradient by our kernels or by torch, as chosen for its own shape."""
     dx = dw = None
-    if need_w and _ours(k, "weight_grad", x, w, c) is not None:
+    if need_w and chosen(k, "weight_grad", x, w, c) is not None:
         dw = _gradient_kernels.conv2d_weight_grad(k, dy, x, w.shape, c)
     adjoint = _adjoint(c, x.shape, dy.shape, w.shape)
-    if need_x and _ours(k, "conv", dy, w, adjoint) is not None:
+    if need_x and chosen(k, "conv", dy, w, adjoint) is not None:
         dx = _forward(dy, w, adjoint, k)
     rest_x, rest_w = need_x and dx is None, need_w and dw is None
     if rest_x or rest_w:

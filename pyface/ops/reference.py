@@ -16,6 +16,7 @@ from pyface.ops._composition import (
     DEMODULATION_EPS,
     Conv,
     Epilogue,
+    StyledLayer,
     WeightForm,
     is_channels_last,
     shape_weight,
@@ -148,6 +149,10 @@ class ReferencePrimitives:
         """`x` [N, C, H, W] times `scale` [N, C]."""
         wide = x.to(scale.dtype)
         return (wide * _per_channel(scale, wide)).to(x.dtype)
+
+    def styled(self, x: Tensor, weight: Tensor, layer: StyledLayer) -> Tensor | None:
+        """None: the layer goes in single steps."""
+        return None
 
     def demodulate(self, weight: Tensor, styles: Tensor) -> Tensor:
         """1 / norm of every filter of `weight` times `styles`."""

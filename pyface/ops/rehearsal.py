@@ -40,6 +40,11 @@ class _Silent(_native.Backend):
             raise AttributeError(name)
         return _nothing
 
+    @property
+    def has_convolutions(self) -> bool:
+        """False: convolutions are rehearsed as torch's, whose outputs and gradients take the same memory."""
+        return False
+
     def run(self, function: Callable[..., None], x: Tensor, *arguments: Any) -> None:
         """Nothing: the output stays as it was allocated."""
 
