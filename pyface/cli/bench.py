@@ -69,7 +69,10 @@ def parse_against(ctx: click.Context, option: click.Parameter, words: str | None
 )
 @click.option("--list", "list_names", is_flag=True, help="Print the names of the cases and stop.")
 @click.option(
-    "--tune", is_flag=True, help="Measure how layers are best cut on this machine, and use it from then on."
+    "--tune",
+    is_flag=True,
+    help="Measure how layers are best cut on this machine, on a GPU which convolutions take our kernels, and "
+    "use it from then on.",
 )
 def command(
     only: tuple[str, ...],
@@ -96,7 +99,10 @@ def command(
     if out is not None and out.suffix != ".json" and out.is_file():
         raise ValueRangeError(f"--out must be a folder or end in .json; got the file {out}.")
     if tune:
-        from pyface.benchmark.tuning import tune as measure_and_write
+        if device == "cuda":
+            from pyface.benchmark.convolution_tuning import tune as measure_and_write
+        else:
+            from pyface.benchmark.tuning import tune as measure_and_write
 
         click.echo(f"wrote {measure_and_write(out=out, report=click.echo)}")
         return

@@ -81,12 +81,13 @@ def chosen(k: Backend | None, op: str, x: Tensor, w: Tensor, c: Conv) -> Backend
     """`k` where our kernels are taken for `op` of the convolution `c` of `x` with `w`, else None."""
     if k is None or not _fits(x, w, c):
         return None
+    # With stride 1 a transposed convolution is a plain one with its taps turned.
     height, width = _kernels.conv_output_size(x, w, c)
     if height <= 0 or width <= 0:
         return None
     shape = ConvShape(
         op, "", x.shape[0], x.shape[1], w.shape[1 if c.transposed else 0], height, width, w.shape[2],
-        c.stride[0], c.transposed,
+        c.stride[0], c.transposed and c.stride[0] > 1,
     )  # fmt: skip
     taken = convolution_choice.choose(k.capability(x.device), shape, x.dtype)
     return k if taken == "pyface" else None

@@ -2,7 +2,8 @@
 by a rule where none was measured.
 
 Tables hold measurements only: `tuning/sm_90.json` for compute capability 9.0, and so on. The user's own,
-`$PYFACE_HOME/tuning/sm_90.json` or in the cache folder, goes before the one that comes with pyface.
+`$PYFACE_HOME/tuning/sm_90.json` or in the cache folder, which `pyface bench --tune --device cuda` writes,
+goes before the one that comes with pyface.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ RULE = (
 )
 _OPS = ("conv", "weight_grad")
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-_HINT = "Delete the file or measure it anew."
+_HINT = "Delete the file or measure it anew with `pyface bench --tune --device cuda`."
 _SMALL, _LARGE = 16, 512  # sides up to and from which the rule takes pyface
 
 

@@ -87,7 +87,7 @@ def test_a_bad_table_is_an_error_that_says_what_is_wrong(
     with pytest.raises(DataError, match=message) as error:
         choice.choose(HOPPER, PLAIN, torch.float16)
     assert str(path) in str(error.value)
-    assert "Delete the file or measure it anew." in str(error.value)
+    assert "Delete the file or measure it anew with `pyface bench --tune --device cuda`." in str(error.value)
 
 
 def test_a_file_that_is_no_json_is_an_error(home: Path) -> None:
