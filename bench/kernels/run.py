@@ -68,6 +68,7 @@ LADDERS = (
     Ladder("modulated_conv2d.cu", "modulated_conv2d", ("n=2", "c=16", "h=4", "w=8")),
     Ladder("conv2d.cu", "conv2d", ("n=1", "in=32", "out=24", "h=5", "w=6")),
     Ladder("conv2d_weight_grad.cu", "conv2d_weight_grad", ("n=1", "in=16", "out=24", "h=4", "w=5")),
+    Ladder("upconv2d.cu", "upconv2d", ("n=2", "in=40", "out=24", "h=9", "w=5")),
 )
 
 

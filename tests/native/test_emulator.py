@@ -139,6 +139,43 @@ def test_mutant_that_waits_one_group_too_lax_is_wrong(emulator: Any) -> None:
     assert len(failed) >= 4  # every tile
 
 
+UPCONV = {"program": "emu_upconv2d", "op": "upconv2d", "header": "upconv2d_steps"}
+
+
+@pytest.mark.parametrize(
+    ("name", "comment"),
+    [
+        ("no_filter_barrier", "  // all of u is there"),
+        ("no_carry_barrier", "  // all have read the rows that are replaced"),
+        ("no_step_barrier", "  // the next products lie where the carried rows came from"),
+    ],
+)
+def test_mutant_of_upconv2d_without_a_barrier_races(emulator: Any, name: str, comment: str) -> None:
+    change = ("__syncthreads();" + comment, comment)
+    done = run_race_check(emulator, emulator.mutant("thread", name, *change, **UPCONV), "race")
+    assert "WARNING: ThreadSanitizer: data race" in done.stderr
+    assert "upconv2d_kernel" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "old", "new"),
+    [
+        (
+            "early_filter",
+            "upconv2d_steps",
+            "__syncthreads();  // all of u is there",
+            "// all of u is there",
+        ),
+        ("nothing_carried", "upconv2d_steps", "    carry<Step>(u);\n", ""),
+        ("short_patch", "upconv2d", "kProductRows + Step::kWidth + 1;", "kProductRows + Step::kWidth - 2;"),
+    ],
+)
+def test_mutant_of_upconv2d_is_wrong(emulator: Any, name: str, header: str, old: str, new: str) -> None:
+    where = {**UPCONV, "header": header}
+    done = run(emulator.mutant("plain", name, old, new, **where), "race")
+    assert "FAIL upconv2d" in done.stdout
+
+
 def test_module_rejects_unknown_schedule_and_primitive() -> None:
     emu = pytest.importorskip("pyface._emu", reason="built without PYFACE_EMU")
     with pytest.raises(ValueError, match=r"where is 3; allowed: 0 forward, 1 reverse, 2 random"):

@@ -29,6 +29,7 @@ OPS = (
     "conv2d_weight_grad",
     "face_render",
     "modulated_conv2d",
+    "upconv2d",
     "upfirdn2d",
 )
 ARCHITECTURES = os.environ.get("PYFACE_SASS_ARCHS", "80,90a,120").split(",")
@@ -227,3 +228,22 @@ def test_convolutions_run_on_tensor_cores_through_asynchronous_copies(sass: dict
         assert "LDGSTS.E.BYPASS.128" in text, name
         assert "STG.E.128" in text, name
     assert found == 8
+
+
+def test_upconv2d_runs_on_tensor_cores_through_asynchronous_copies(sass: dict[str, str]) -> None:
+    found = 0
+    for name, text in kernels(sass, r"^upconv2d_kernel<"):
+        found += 1
+        product = "HMMA.16816.F32.BF16" if "bfloat16" in name else "HMMA.16816.F32 "
+        # For one to three fragments of positions: nine taps of two fragments of channels; x at four shifts and
+        # the taps' weight.
+        assert text.count(product) == (1 + 2 + 3) * 9 * 2, name
+        assert text.count("LDSM.16.M88.4") == (1 + 2 + 3) * 4 + 3 * 9, name
+        assert text.count("LDGSTS.E.BYPASS.128") >= 4, name
+        assert "STS" in text, name
+        assert "LDS.128" in text, name
+        assert "STG.E.128" in text, name
+    assert found == 6
+    for name, text in kernels(sass, r"^upconv2d_simt_kernel<"):
+        assert "HMMA" not in text, name
+        assert "LDS.128" in text, name
