@@ -20,7 +20,8 @@ struct NarrowSwizzle {
   }
 };
 
-// kStep's positions go to three warps, kFragments times 16 each; its channels by 16 to the other warps.
+// A step's positions go to three warps, by 16 in turn so that a last step of few rows keeps all three busy,
+// up to kFragments times 16 each; its channels by 16 to the other warps.
 template <int kWidth_, int kRows_, int kChannels_, int kBlocks_>
 struct UpconvTile : UpconvStep<kWidth_, kRows_, kChannels_> {
   using Step = UpconvStep<kWidth_, kRows_, kChannels_>;
@@ -42,8 +43,7 @@ struct UpconvTile : UpconvStep<kWidth_, kRows_, kChannels_> {
 template <class T, class Tile>
 class UpconvLoader {
  public:
-  template <bool kSmooth>
-  __device__ __forceinline__ UpconvLoader(const UpconvArguments<T, kSmooth>& a,
+  __device__ __forceinline__ UpconvLoader(const UpconvArguments<T>& a,
                                           const UpconvBlock<typename Tile::Step>& block)
       : channels_(a.shape.in_channels) {
     const UpconvShape& s = a.shape;
@@ -95,22 +95,23 @@ struct UpconvSums {
   float v[4][Tile::kFragments][2][4] = {};
 };
 
-// sums += all taps of 16 channels. `style`: those of this thread's columns of A, 16 bits each.
-template <class T, class Tile>
+// sums += all taps of 16 channels, for the first kActive fragments of the warp's positions. `style`: those of
+// this thread's columns of A, 16 bits each.
+template <int kActive, class T, class Tile>
 __device__ __forceinline__ void multiply_taps(UpconvSums<Tile>& sums, const T* stage,
                                               const uint32_t (&style)[2]) {
   const int lane = threadIdx.x & 31, warp = int(threadIdx.x >> 5);
-  const int row = warp % Tile::kWarpsM * Tile::kFragments * 16 + (lane & 15) + 1 + Tile::kWidth;
+  const int row = warp % Tile::kWarpsM * 16 + (lane & 15) + 1 + Tile::kWidth;
   const T* taps = stage + Tile::kPatch * Tile::kDepth +
                   NarrowSwizzle::at(warp / Tile::kWarpsM * 16 + (lane >> 4 << 3) + (lane & 7), lane >> 3 & 1);
   PYFACE_UNROLL
   for (int shift = 0; shift < 4; shift++) {
     const int dy = shift >> 1, dx = shift & 1;
     const T* patch = stage + NarrowSwizzle::at(row - dy * Tile::kWidth - dx, lane >> 4);
-    uint32_t a[Tile::kFragments][4];
+    uint32_t a[kActive][4];
     PYFACE_UNROLL
-    for (int i = 0; i < Tile::kFragments; i++) {
-      ldmatrix_x4(a[i], patch + i * 16 * Tile::kDepth);
+    for (int i = 0; i < kActive; i++) {
+      ldmatrix_x4(a[i], patch + i * Tile::kWarpsM * 16 * Tile::kDepth);
       PYFACE_UNROLL
       for (int r = 0; r < 4; r++) a[i][r] = multiply_pairs<T>(a[i][r], style[r >> 1]);
     }
@@ -122,7 +123,7 @@ __device__ __forceinline__ void multiply_taps(UpconvSums<Tile>& sums, const T* s
       ldmatrix_x4(b, taps + (ky * 3 + kx) * Tile::kChannels * Tile::kDepth);
       const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
       PYFACE_UNROLL
-      for (int i = 0; i < Tile::kFragments; i++) {
+      for (int i = 0; i < kActive; i++) {
         mma_m16n8k16<kIsBfloat16<T>>(sums.v[phase][i][0], a[i], first);
         mma_m16n8k16<kIsBfloat16<T>>(sums.v[phase][i][1], a[i], second);
       }
@@ -139,7 +140,7 @@ __device__ __forceinline__ void store_sums(const UpconvSums<Tile>& sums, T* u, c
   for (int i = 0; i < Tile::kFragments; i++) {
     PYFACE_UNROLL
     for (int half = 0; half < 2; half++) {
-      const int position = (warp % Tile::kWarpsM * Tile::kFragments + i) * 16 + half * 8 + (lane >> 2);
+      const int position = (i * Tile::kWarpsM + warp % Tile::kWarpsM) * 16 + half * 8 + (lane >> 2);
       if (position >= Tile::kPositions) continue;
       const int row = position / Tile::kWidth, column = position - row * Tile::kWidth;
       PYFACE_UNROLL
@@ -156,9 +157,8 @@ __device__ __forceinline__ void store_sums(const UpconvSums<Tile>& sums, T* u, c
   }
 }
 
-template <class T, class Tile, bool kSmooth>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    upconv2d_kernel(const UpconvArguments<T, kSmooth> a) {
+template <class T, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) upconv2d_kernel(const UpconvArguments<T> a) {
   PYFACE_SHARED(memory);
   const UpconvShape& s = a.shape;
   const UpconvBlock<typename Tile::Step> block(s);
@@ -175,11 +175,22 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   walk_down<typename Tile::Step, Swizzle<Tile::kChannels>, Tile::kThreads, true>(u, block, a, [&](int row) {
     UpconvSums<Tile> sums;
     loader.begin(s, block, row);
+    // Fragments of this warp that any output needs: fewer than all in the last step of a strip.
+    const int fragments = (block.rows_needed(row) * Tile::kWidth + 15) / 16;
+    const int active =
+        (fragments + Tile::kWarpsM - 1 - int(threadIdx.x >> 5) % Tile::kWarpsM) / Tile::kWarpsM;
     run_stages<Tile::kStages>(
         turns, [&](int turn, int stage) { loader.load(stages + stage * Tile::kStage, turn); },
         [&](int turn, int stage) {
+          const T* from = stages + stage * Tile::kStage;
           const uint32_t pair[2] = {own_style[turn * 8], own_style[turn * 8 + 4]};
-          multiply_taps<T, Tile>(sums, stages + stage * Tile::kStage, pair);
+          if (active == 3) {
+            multiply_taps<3, T, Tile>(sums, from, pair);
+          } else if (active == 2) {
+            multiply_taps<2, T, Tile>(sums, from, pair);
+          } else if (active == 1) {
+            multiply_taps<1, T, Tile>(sums, from, pair);
+          }
         });
     float demod[2][2];
     PYFACE_UNROLL
@@ -195,6 +206,26 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   });
 }
 
+// y = next_style * clamp(gain * act(y)) for activations made of transcendental functions, which would make
+// the other kernels five times as long.
+template <class T>
+__global__ void __launch_bounds__(256)
+    upconv2d_activation_kernel(T* __restrict__ y, const float* __restrict__ next_style,
+                               Activation<float, true> activation, uint32_t count, int samples,
+                               FastDiv channels) {
+  for (int n = blockIdx.y; n < samples; n += gridDim.y) {
+    T* sample = y + size_t(n) * count;
+    for (uint32_t at = blockIdx.x * blockDim.x + threadIdx.x; at < count; at += gridDim.x * blockDim.x) {
+      uint32_t pixel = at;
+      const uint32_t o = channels.split(pixel);
+      float v[1] = {widen(sample[at])};
+      activation.apply(v);
+      if (next_style) v[0] *= next_style[size_t(n) * channels.divisor + o];
+      sample[at] = narrow<T>(v[0]);
+    }
+  }
+}
+
 // ---- host: the choice of the launch
 
 template <int kTile>
@@ -205,7 +236,6 @@ template <>
 struct UpconvTileOf<1> : Type<UpconvTile<18, 8, 32, 2>> {};  // the same with half of the channels
 template <>
 struct UpconvTileOf<2> : Type<UpconvTile<10, 14, 32, 2>> {};  // 16 x 28: narrow pictures
-using UpconvSmoothTile = UpconvTileOf<1>;                     // of activations with transcendental functions
 
 constexpr int64_t kUpconvSharedBudget = 99 * 1024;  // of a block on the smallest of sm_80 .. sm_120
 static_assert((UpconvTileOf<0>::type::kStyle + kUpconvMaxChannels) * 2 <= kUpconvSharedBudget, "fits");
@@ -236,7 +266,7 @@ inline void cut_upconv2d(const Upconv2dParams& p, Upconv2dPlan& plan) {
 // The rule. Tile: the narrow one where the picture is at most 8 pixels wide; 32 channels where 64 would stay
 // empty or leave multiprocessors without a block, and for up to 128 input channels, where the filter weighs
 // as much as the products and two blocks on a multiprocessor hide one behind the other. Steps: those with the
-// fewest waves times steps, and of these the most, which compute the least twice.
+// fewest waves times rows of positions, and of these the most, which compute the least twice.
 template <class Launcher>
 Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   const char* op = "upconv2d";
@@ -245,7 +275,6 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   const int64_t largest = std::max(p.h * p.w * p.in_channels, 4 * p.h * p.w * p.out_channels);
   PYFACE_CHECK(largest < limit, op, "x or y", std::to_string(largest) + " elements a sample",
                "fewer than " + std::to_string(limit));
-  const bool smooth = !is_piecewise(p.act);
   plan.tensor_cores = p.dtype != DType::kF32 && p.in_channels % 8 == 0 && p.out_channels % 8 == 0 &&
                       aligned16(p.x) && aligned16(p.weight) && aligned16(p.y);
   int resident = 2;
@@ -257,17 +286,15 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
       resident = Tile::kBlocks;
     });
   };
-  const int64_t multiprocessors = launch.multiprocessors(), all_steps = p.h + 1;
+  const int64_t multiprocessors = launch.multiprocessors(), all_rows = p.h + 1;
   if (plan.tensor_cores) {
     PYFACE_CHECK(launch.capability() >= 80, op, "compute capability of the device",
                  std::to_string(launch.capability()),
                  "80 and up for float16 and bfloat16; float32 runs on this device");
-    PYFACE_CHECK(!smooth || p.tile < 0 || p.tile == 1, op, "tile", std::to_string(p.tile),
-                 "-1 or 1 for this activation");
     const bool few =
-        p.n * ceil_div(p.w, 16) * ceil_div(p.out_channels, 64) * ceil_div(all_steps, 8) < multiprocessors;
+        p.n * ceil_div(p.w, 16) * ceil_div(p.out_channels, 64) * ceil_div(all_rows, 8) < multiprocessors;
     const int by_rule = p.w <= 8 ? 2 : p.out_channels <= 32 || p.in_channels <= 128 || few ? 1 : 0;
-    take(smooth ? 1 : p.tile >= 0 ? p.tile : by_rule);
+    take(p.tile >= 0 ? p.tile : by_rule);
   } else {
     plan.tile = -1, plan.width = UpconvSimtStep::kWidth, plan.rows = UpconvSimtStep::kRows;
     plan.channels = UpconvSimtStep::kChannels, plan.threads = kUpconvSimtThreads;
@@ -275,13 +302,14 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   }
   plan.steps = p.steps;
   int64_t least = -1;
-  for (int64_t steps = ceil_div(all_steps, plan.rows); p.steps == 0 && steps > 0; steps--) {
+  for (int64_t steps = ceil_div(all_rows, plan.rows); p.steps == 0 && steps > 0; steps--) {
     Upconv2dPlan other = plan;
     other.steps = int(steps);
     cut_upconv2d(p, other);
-    const int64_t turns = ceil_div(other.blocks, multiprocessors * resident) * steps;
-    if (least >= 0 && turns >= least) continue;
-    least = turns, plan = other;
+    const int64_t waves = ceil_div(other.blocks, multiprocessors * resident);
+    const int64_t work = waves * std::min(steps * plan.rows, all_rows);
+    if (least >= 0 && work >= least) continue;
+    least = work, plan = other;
   }
   cut_upconv2d(p, plan);
   PYFACE_CHECK(plan.blocks < kIndexLimit, op, "x", std::to_string(plan.blocks) + " blocks",
@@ -289,8 +317,8 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   return plan;
 }
 
-template <class T, bool kSmooth>
-UpconvArguments<T, kSmooth> upconv2d_arguments(const Upconv2dParams& p, const Upconv2dPlan& plan) {
+template <class T>
+UpconvArguments<T> upconv2d_arguments(const Upconv2dParams& p, const Upconv2dPlan& plan) {
   const UpconvShape shape{int(p.h),
                           int(p.w),
                           int(p.in_channels),
@@ -301,34 +329,46 @@ UpconvArguments<T, kSmooth> upconv2d_arguments(const Upconv2dParams& p, const Up
                           FastDiv(uint32_t(plan.column_tiles)),
                           FastDiv(uint32_t(plan.segments))};
   const auto tensor = [](const void* t) { return static_cast<const float*>(t); };
+  // Other activations follow in a pass of their own.
+  const Activation<float, false> activation = is_piecewise(p.act)
+                                                  ? Activation<float, false>(p.act, p.alpha, p.gain, p.clamp)
+                                                  : Activation<float, false>(Act::kLinear, 0, 1, -1);
+  const float* next_style = is_piecewise(p.act) ? tensor(p.next_style) : nullptr;
   return {static_cast<const T*>(p.x),
           static_cast<const T*>(p.weight),
           tensor(p.style),
           tensor(p.filter),
           static_cast<T*>(p.y),
           shape,
-          {tensor(p.demod), tensor(p.noise), tensor(p.bias), tensor(p.next_style), p.noise_per_sample,
-           Activation<float, kSmooth>(p.act, p.alpha, p.gain, p.clamp)}};
+          {tensor(p.demod), tensor(p.noise), tensor(p.bias), next_style, p.noise_per_sample, activation}};
 }
 
-template <class T, bool kSmooth, class Launcher>
+template <class T, class Launcher>
 void launch_upconv2d(const Upconv2dParams& p, const Upconv2dPlan& plan, const Launcher& launch) {
-  const auto a = upconv2d_arguments<T, kSmooth>(p, plan);
+  const UpconvArguments<T> a = upconv2d_arguments<T>(p, plan);
   const dim3 grid(unsigned(plan.blocks)), threads(unsigned(plan.threads));
+  const size_t shared = size_t(plan.shared_bytes);
   if constexpr (!std::is_same_v<T, float>) {
-    const auto on_tensor_cores = [&](auto type) {
-      using Tile = typename decltype(type)::type;
-      launch("upconv2d_kernel", upconv2d_kernel<T, Tile, kSmooth>, grid, threads, size_t(plan.shared_bytes),
-             a);
-    };
-    if constexpr (kSmooth) {
-      if (plan.tensor_cores) return on_tensor_cores(UpconvSmoothTile{});
-    } else {
-      if (plan.tensor_cores) return with_upconv_tile(plan.tile, on_tensor_cores);
+    if (plan.tensor_cores) {
+      with_upconv_tile(plan.tile, [&](auto type) {
+        using Tile = typename decltype(type)::type;
+        launch("upconv2d_kernel", upconv2d_kernel<T, Tile>, grid, threads, shared, a);
+      });
+      return;
     }
   }
-  launch("upconv2d_simt_kernel", upconv2d_simt_kernel<T, kSmooth>, grid, threads, size_t(plan.shared_bytes),
-         a);
+  launch("upconv2d_simt_kernel", upconv2d_simt_kernel<T>, grid, threads, shared, a);
+}
+
+template <class T, class Launcher>
+void launch_upconv2d_activation(const Upconv2dParams& p, const Launcher& launch) {
+  const int64_t count = 4 * p.h * p.w * p.out_channels;
+  const dim3 grid(unsigned(std::min<int64_t>(ceil_div(count, 256), int64_t{launch.multiprocessors()} * 16)),
+                  unsigned(std::min<int64_t>(p.n, 65535)));
+  launch("upconv2d_activation_kernel", upconv2d_activation_kernel<T>, grid, dim3(256), 0,
+         static_cast<T*>(p.y), static_cast<const float*>(p.next_style),
+         Activation<float, true>(p.act, p.alpha, p.gain, p.clamp), uint32_t(count), int(p.n),
+         FastDiv(uint32_t(p.out_channels)));
 }
 
 template <class Launcher>
@@ -337,11 +377,8 @@ void run_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   const Upconv2dPlan plan = plan_upconv2d(p, launch);
   const auto go = [&](auto type) {
     using T = typename decltype(type)::type;
-    if (is_piecewise(p.act)) {
-      launch_upconv2d<T, false>(p, plan, launch);
-    } else {
-      launch_upconv2d<T, true>(p, plan, launch);
-    }
+    launch_upconv2d<T>(p, plan, launch);
+    if (!is_piecewise(p.act)) launch_upconv2d_activation<T>(p, launch);
   };
   if (p.dtype == DType::kF32) {
     go(Type<float>{});

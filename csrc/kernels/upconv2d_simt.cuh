@@ -23,8 +23,8 @@ struct UpconvSimtLayout {
 
 // Copies 16 channels of the patch, styled, and of the weight's taps into `stage`: patch [pixel][channel],
 // taps [tap][channel / 4][output channel][channel % 4].
-template <class T, bool kSmooth>
-__device__ __forceinline__ void load_simt_stage(float* stage, const UpconvArguments<T, kSmooth>& a,
+template <class T>
+__device__ __forceinline__ void load_simt_stage(float* stage, const UpconvArguments<T>& a,
                                                 const UpconvBlock<UpconvSimtStep>& block, int row,
                                                 int first_channel) {
   constexpr int kDepth = kUpconvSimtDepth;
@@ -76,9 +76,8 @@ __device__ __forceinline__ void multiply_simt(float (&sums)[4][UpconvSimtStep::k
   }
 }
 
-template <class T, bool kSmooth>
-__global__ void __launch_bounds__(kUpconvSimtThreads)
-    upconv2d_simt_kernel(const UpconvArguments<T, kSmooth> a) {
+template <class T>
+__global__ void __launch_bounds__(kUpconvSimtThreads) upconv2d_simt_kernel(const UpconvArguments<T> a) {
   using Step = UpconvSimtStep;
   PYFACE_SHARED(memory);
   const UpconvShape& s = a.shape;

@@ -26,7 +26,7 @@ struct UpconvShape {
   FastDiv channel_tiles, column_tiles, segments;
 };
 
-template <class T, bool kSmooth>
+template <class T>
 struct UpconvArguments {
   const T* x;
   const T* weight;
@@ -34,7 +34,7 @@ struct UpconvArguments {
   const float* filter;
   T* y;
   UpconvShape shape;
-  ConvEpilogue<kSmooth> epilogue;
+  ConvEpilogue<false> epilogue;
 };
 
 // A step's positions, and the memory they need.
@@ -71,8 +71,12 @@ struct UpconvBlock {
     const int end = 2 * (first_row + rows) + 2;
     out_end = end < 2 * s.h ? end : 2 * s.h;
   }
-  // Whether a step that begins with this row of positions gives any output: it gives rows from 2 row - 2 on.
-  __device__ __forceinline__ bool needs(int row) const { return 2 * row - 2 < out_end; }
+  // Rows of positions, of a step that begins with this one, that outputs need. A step gives rows of y from 2
+  // row - 2 on, and row 2 r - 2 is the first that needs position r.
+  __device__ __forceinline__ int rows_needed(int row) const {
+    const int rows = (out_end + 3) / 2 - row;
+    return rows < 0 ? 0 : rows < Step::kRows ? rows : Step::kRows;
+  }
   // Where pixel `at` of the patch of x lies for the step that begins with row `row`: elements from the
   // sample's begin, or -1 outside of the picture.
   __device__ __forceinline__ int patch_source(const UpconvShape& s, int at, int row) const {
@@ -138,15 +142,15 @@ __device__ __forceinline__ void carry(U* u) {
 // y of the rows of u that a step has left: filter, epilogue, store. A thread owns kN channels of a pair of
 // columns and some rows; it filters across, keeps four rows, and filters down. `Layout::at(pixel, chunk)`
 // says where kN channels of a pixel of u lie. kVectors: channels and y allow 16-byte stores.
-template <class Step, class Layout, int kThreads, bool kVectors, class T, class U, bool kSmooth>
+template <class Step, class Layout, int kThreads, bool kVectors, class T, class U>
 __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>& block, int first_row,
-                                            const UpconvArguments<T, kSmooth>& a) {
+                                            const UpconvArguments<T>& a) {
   constexpr int kN = kVector<U>, kChunks = Step::kChannels / kN;
   constexpr int kGroups = kThreads / (kChunks * Step::kPairs);
   constexpr int kGroupRows = (Step::kOutRows + kGroups - 1) / kGroups;
   static_assert(kGroups >= 1 && kChunks * Step::kPairs % 32 == 0, "warps work on one group of rows");
   const UpconvShape& s = a.shape;
-  const ConvEpilogue<kSmooth>& e = a.epilogue;
+  const ConvEpilogue<false>& e = a.epilogue;
   const int thread = kept_here(threadIdx.x), chunk = thread % kChunks, pair = thread / kChunks % Step::kPairs;
   const int top = thread / (kChunks * Step::kPairs) * kGroupRows, out_top = 2 * first_row - 2 + top;
   const int o = block.channel + chunk * kN, x = 2 * (block.first_column + 1 + pair), width = 2 * s.w;
@@ -218,17 +222,16 @@ __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>&
 }
 
 // Walks down the block's strip: products(row) leaves the step that begins with this row of positions in u.
-template <class Step, class Layout, int kThreads, bool kVectors, class T, class U, bool kSmooth,
-          class Products>
-__device__ __forceinline__ void walk_down(U* u, const UpconvBlock<Step>& block,
-                                          const UpconvArguments<T, kSmooth>& a, const Products& products) {
+template <class Step, class Layout, int kThreads, bool kVectors, class T, class U, class Products>
+__device__ __forceinline__ void walk_down(U* u, const UpconvBlock<Step>& block, const UpconvArguments<T>& a,
+                                          const Products& products) {
   clear_carried<Step>(u);
   PYFACE_NO_UNROLL
   for (int row = block.first_row;; row += Step::kRows) {
     products(row);
     __syncthreads();  // all of u is there
     filter_rows<Step, Layout, kThreads, kVectors>(u, block, row, a);
-    if (!block.needs(row + Step::kRows)) break;
+    if (block.rows_needed(row + Step::kRows) == 0) break;
     __syncthreads();  // all have read the rows that are replaced
     carry<Step>(u);
     __syncthreads();  // the next products lie where the carried rows came from

@@ -143,7 +143,7 @@ void test_case(const Case& c, int schedule) {
   // x * style and u are rounded too, and the clamp, or tanh, hides how large the sums are.
   expect_close(problem.y, problem.truth(),
                c.text() + " dtype " + std::to_string(int(p.dtype)) + " schedule " + std::to_string(schedule),
-               c.act == Act::kTanh ? 6 : 2);
+               c.act == Act::kTanh ? 8 : 2);
 }
 
 Case with(Case c, void (*change)(Case&)) {
@@ -212,8 +212,6 @@ void test_errors() {
          [](Upconv2dParams& p) { p.in_channels = 4104; });
   refuse("upconv2d: h is -1; allowed: 0 to 1048576", [](Upconv2dParams& p) { p.h = -1; });
   refuse("upconv2d: act is 12; allowed: 0 linear", [](Upconv2dParams& p) { p.act = Act(12); });
-  refuse("upconv2d: tile is 2; allowed: -1 or 1 for this activation",
-         [](Upconv2dParams& p) { p.act = Act::kTanh, p.tile = 2; });
   refuse("upconv2d: x or y is 4294967296 elements a sample; allowed: fewer than 2147483648",
          [](Upconv2dParams& p) { p.h = p.w = 1 << 13; });
   emu_capability = 75;
@@ -245,13 +243,14 @@ void test_plans() {
 void run_all() {
   test_errors();
   test_plans();
-  for (int schedule = 0; schedule < 3; schedule++) {
-    for (const Case& c : cases()) {
-      if (c.act == Act::kLrelu || c.tile < 0) {
-        test_case<__half>(c, schedule);
-        test_case<__nv_bfloat16>(c, schedule);
-        if (c.tile <= 0) test_case<float>(c, schedule);
-      }
+  for (const Case& c : cases()) {
+    test_case<__half>(c, 0);
+    test_case<__nv_bfloat16>(c, 0);
+    if (c.tile <= 0) test_case<float>(c, 0);
+    for (int schedule = 1; schedule < 3 && c.tile >= 0; schedule++) {  // what threads exchange is the same
+      test_case<__half>(c, schedule);
+      if (c.tile == 1) test_case<__nv_bfloat16>(c, schedule);
+      if (c.tile == 0) test_case<float>(c, schedule);
     }
   }
 }

@@ -15,7 +15,8 @@ constexpr int64_t kUpconvMaxChannels = 4096;  // their styles lie in shared memo
 //   v[n,y,x,o] = 4 sum_{s,t} filter[3 - s,3 - t] u[n,y - 1 + s,x - 1 + t,o]
 //   y[n,y,x,o] = next_style[n,o] * clamp(gain * act(demod[n,o] * v[n,y,x,o] + noise[n,y,x] + bias[o])).
 // The taps of the weight are those of torch's conv_transpose2d, laid out [O, taps, I]. Products are summed in
-// float32; demod * u is rounded to dtype once between the convolution and the filter.
+// float32; demod * u is rounded to dtype once between the convolution and the filter, and what enters an
+// activation other than linear, relu and lrelu once more: that follows in a pass of its own.
 struct Upconv2dParams {
   const void* x;           // [n, h, w, in_channels]
   const void* weight;      // [out_channels, 9, in_channels], as pack_weight writes it
