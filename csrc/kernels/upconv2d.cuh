@@ -264,9 +264,9 @@ inline void cut_upconv2d(const Upconv2dParams& p, Upconv2dPlan& plan) {
 }
 
 // The rule. Tile: the narrow one where the picture is at most 8 pixels wide; 32 channels where 64 would stay
-// empty or leave multiprocessors without a block, and for up to 128 input channels, where the filter weighs
-// as much as the products and two blocks on a multiprocessor hide one behind the other. Steps: those with the
-// fewest waves times rows of positions, and of these the most, which compute the least twice.
+// empty or leave multiprocessors without a block, and for up to 256 input channels, where the filter weighs a
+// fifth of the products and more: two blocks on a multiprocessor hide one behind the other. Steps: those with
+// the fewest waves times rows of positions, and of these the most, which compute the least twice.
 template <class Launcher>
 Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   const char* op = "upconv2d";
@@ -293,7 +293,7 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
                  "80 and up for float16 and bfloat16; float32 runs on this device");
     const bool few =
         p.n * ceil_div(p.w, 16) * ceil_div(p.out_channels, 64) * ceil_div(all_rows, 8) < multiprocessors;
-    const int by_rule = p.w <= 8 ? 2 : p.out_channels <= 32 || p.in_channels <= 128 || few ? 1 : 0;
+    const int by_rule = p.w <= 8 ? 2 : p.out_channels <= 32 || p.in_channels <= 256 || few ? 1 : 0;
     take(p.tile >= 0 ? p.tile : by_rule);
   } else {
     plan.tile = -1, plan.width = UpconvSimtStep::kWidth, plan.rows = UpconvSimtStep::kRows;

@@ -176,12 +176,12 @@ __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>&
     bias[k] = ok && e.bias ? e.bias[o + k] : 0.f;
     next[k] = ok && e.next_style ? e.next_style[size_t(block.sample) * s.out_channels + o + k] : 1.f;
   }
-  T* y = a.y + first_pixel * s.out_channels + (out_top * width + x) * s.out_channels + o;
+  T* y = a.y + (int64_t(first_pixel) + int64_t(out_top) * width + x) * s.out_channels + o;
 
   float across[4][2][kN];
   PYFACE_UNROLL
   for (int k = -3; k < kGroupRows; k++) {  // row k needs rows top + k to top + k + 3 of u
-    if (top + k >= Step::kOutRows) break;
+    if (top + k >= Step::kOutRows || k >= end) break;
     PYFACE_UNROLL
     for (int c = 0; c < 5; c++) {  // columns x - 1 to x + 3
       float v[kN];
@@ -196,7 +196,7 @@ __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>&
         }
       }
     }
-    if (k < 0 || k < begin || k >= end) continue;
+    if (k < 0 || k < begin) continue;
     PYFACE_UNROLL
     for (int b = 0; b < 2; b++) {
       float v[kN];
