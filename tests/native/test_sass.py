@@ -235,8 +235,8 @@ def test_upconv2d_runs_on_tensor_cores_through_asynchronous_copies(sass: dict[st
     for name, text in kernels(sass, r"^upconv2d_kernel<"):
         found += 1
         product = "HMMA.16816.F32.BF16" if "bfloat16" in name else "HMMA.16816.F32 "
-        # For one to three fragments of positions: nine taps of two fragments of channels; x at four shifts and
-        # the taps' weight.
+        # One to three fragments of positions: nine taps of two fragments of channels; x at four shifts, and
+        # the weight of nine taps.
         assert text.count(product) == (1 + 2 + 3) * 9 * 2, name
         assert text.count("LDSM.16.M88.4") == (1 + 2 + 3) * 4 + 3 * 9, name
         assert text.count("LDGSTS.E.BYPASS.128") >= 4, name
