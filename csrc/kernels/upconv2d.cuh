@@ -35,6 +35,8 @@ struct UpconvTile : UpconvStep<kWidth_, kRows_, kChannels_> {
   static constexpr int kStyle = std::max(Step::kMap, Step::kCarried + kStages * kStage);
   static_assert(Step::kPositions <= kProductRows && Step::kPositions > kProductRows - 16, "warps are busy");
   static_assert(kThreads == 6 * Step::kChannels, "threads copy the weight's taps by threes");
+  static_assert(Step::kCarried + (kStages - 1) * kStage <= Step::kOutRows * Step::kMapRow,
+                "the stages that are filled before a barrier leave the rows to carry alone");
 
   static int64_t shared_bytes(int64_t in_channels) { return (kStyle + ceil_div(in_channels, 16) * 16) * 2; }
 };
@@ -45,47 +47,48 @@ class UpconvLoader {
  public:
   __device__ __forceinline__ UpconvLoader(const UpconvArguments<T>& a,
                                           const UpconvBlock<typename Tile::Step>& block)
-      : channels_(a.shape.in_channels) {
-    const UpconvShape& s = a.shape;
-    const int o = row_ % Tile::kChannels;
-    known_ = block.channel + o < s.out_channels;
-    x_ = a.x + size_t(block.sample) * s.h * s.w * s.in_channels;
-    weight_ = a.weight + (size_t(known_ ? block.channel + o : 0) * 9 + row_ / Tile::kChannels) * channels_;
+      : x_(a.x + size_t(block.sample) * a.shape.h * a.shape.w * a.shape.in_channels),
+        weights_(a.weight),
+        channels_(a.shape.in_channels) {
+    const int row = int(threadIdx.x >> 1), o = block.channel + row % Tile::kChannels;
+    to_ = NarrowSwizzle::at(row, threadIdx.x & 1);
+    weight_ = o < a.shape.out_channels ? (o * 9 + row / Tile::kChannels) * channels_ : -1;
   }
 
   __device__ __forceinline__ void begin(const UpconvShape& s, const UpconvBlock<typename Tile::Step>& block,
                                         int row) {
     PYFACE_UNROLL
-    for (int k = 0; k < kPixels; k++) source_[k] = block.patch_source(s, row_ + k * kRows, row);
+    for (int k = 0; k < kPixels; k++)
+      source_[k] = block.patch_source(s, int(threadIdx.x >> 1) + k * kRows, row);
   }
   // Channels 16 turn to 16 turn + 15 of the patch and of all taps.
   __device__ __forceinline__ void load(T* stage, int turn) const {
-    const int channel = turn * Tile::kDepth + chunk_ * 8;
+    const int channel = turn * Tile::kDepth + int(threadIdx.x & 1) * 8;
     const bool inside = channel < channels_;
+    stage += to_;
     PYFACE_UNROLL
     for (int k = 0; k < kPixels; k++) {
-      const int pixel = row_ + k * kRows;
-      if (pixel >= Tile::kPatch) break;
+      if (int(threadIdx.x >> 1) + k * kRows >= Tile::kPatch) break;
       const bool ok = inside && source_[k] >= 0;
-      async_copy16(stage + NarrowSwizzle::at(pixel, chunk_), ok ? x_ + source_[k] + channel : x_,
-                   ok ? 16 : 0);
+      async_copy16(stage + k * kRows * Tile::kDepth, x_ + (ok ? source_[k] + channel : 0), ok ? 16 : 0);
     }
-    stage += Tile::kPatch * Tile::kDepth;
+    const bool ok = inside && weight_ >= 0;
+    const T* from = weights_ + (ok ? weight_ + channel : 0);
     PYFACE_UNROLL
     for (int k = 0; k < 3; k++) {
-      const bool ok = inside && known_;
-      async_copy16(stage + NarrowSwizzle::at(row_ + k * kRows, chunk_),
-                   ok ? weight_ + 3 * k * channels_ + channel : weight_, ok ? 16 : 0);
+      async_copy16(stage + (Tile::kPatch + k * kRows) * Tile::kDepth, from, ok ? 16 : 0);
+      if (ok) from += 3 * channels_;
     }
   }
 
  private:
   static constexpr int kRows = Tile::kThreads / 2, kPixels = (Tile::kPatch + kRows - 1) / kRows;
-  const int row_ = int(threadIdx.x >> 1), chunk_ = int(threadIdx.x & 1);
-  int channels_;
-  bool known_;
+  static_assert(kRows % 8 == 0, "rows that a thread copies have one swizzle");
   const T* x_;
-  const T* weight_;
+  const T* weights_;
+  int channels_;
+  int to_;      // elements from the begin of a stage
+  int weight_;  // elements from the begin of all weights, or -1
   int source_[kPixels];
 };
 
@@ -274,6 +277,9 @@ Upconv2dPlan plan_upconv2d(const Upconv2dParams& p, const Launcher& launch) {
   const int64_t limit = launch.index_limit();
   const int64_t largest = std::max(p.h * p.w * p.in_channels, 4 * p.h * p.w * p.out_channels);
   PYFACE_CHECK(largest < limit, op, "x or y", std::to_string(largest) + " elements a sample",
+               "fewer than " + std::to_string(limit));
+  const int64_t weights = p.out_channels * 9 * p.in_channels;
+  PYFACE_CHECK(weights < limit, op, "weight", std::to_string(weights) + " elements",
                "fewer than " + std::to_string(limit));
   plan.tensor_cores = p.dtype != DType::kF32 && p.in_channels % 8 == 0 && p.out_channels % 8 == 0 &&
                       aligned16(p.x) && aligned16(p.weight) && aligned16(p.y);

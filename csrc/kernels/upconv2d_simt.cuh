@@ -11,7 +11,9 @@ constexpr int kUpconvSimtThreads = UpconvSimtStep::kRows * UpconvSimtStep::kChan
 constexpr int kUpconvSimtDepth = 16;  // input channels a turn
 constexpr int kUpconvSimtPatch = UpconvSimtStep::kPositions + UpconvSimtStep::kWidth + 1;  // pixels of x
 constexpr int kUpconvSimtStage = (kUpconvSimtPatch + 9 * UpconvSimtStep::kChannels) * kUpconvSimtDepth;
-static_assert(UpconvSimtStep::kCarried + kUpconvSimtStage <= UpconvSimtStep::kMap, "the stage lies in u");
+static_assert(UpconvSimtStep::kCarried + kUpconvSimtStage <=
+                  UpconvSimtStep::kOutRows * UpconvSimtStep::kMapRow,
+              "the stage leaves the rows to carry alone");
 constexpr size_t kUpconvSimtSharedBytes = UpconvSimtStep::kMap * sizeof(float);
 
 // u as it is: channels innermost.

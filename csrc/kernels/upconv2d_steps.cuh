@@ -222,6 +222,8 @@ __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>&
 }
 
 // Walks down the block's strip: products(row) leaves the step that begins with this row of positions in u.
+// Before its first barrier it must leave the first and the last kCarriedRows rows of u alone: threads carry
+// them over.
 template <class Step, class Layout, int kThreads, bool kVectors, class T, class U, class Products>
 __device__ __forceinline__ void walk_down(U* u, const UpconvBlock<Step>& block, const UpconvArguments<T>& a,
                                           const Products& products) {
@@ -234,7 +236,6 @@ __device__ __forceinline__ void walk_down(U* u, const UpconvBlock<Step>& block, 
     if (block.rows_needed(row + Step::kRows) == 0) break;
     __syncthreads();  // all have read the rows that are replaced
     carry<Step>(u);
-    __syncthreads();  // the next products lie where the carried rows came from
   }
 }
 

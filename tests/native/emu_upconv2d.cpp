@@ -214,6 +214,8 @@ void test_errors() {
   refuse("upconv2d: act is 12; allowed: 0 linear", [](Upconv2dParams& p) { p.act = Act(12); });
   refuse("upconv2d: x or y is 4294967296 elements a sample; allowed: fewer than 2147483648",
          [](Upconv2dParams& p) { p.h = p.w = 1 << 13; });
+  refuse("upconv2d: weight is 2415919104 elements; allowed: fewer than 2147483648",
+         [](Upconv2dParams& p) { p.in_channels = 4096, p.out_channels = 1 << 16; });
   emu_capability = 75;
   refuse("upconv2d: compute capability of the device is 75; allowed: 80 and up", [](Upconv2dParams&) {});
   emu_capability = 90;

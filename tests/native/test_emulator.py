@@ -147,7 +147,6 @@ UPCONV = {"program": "emu_upconv2d", "op": "upconv2d", "header": "upconv2d_steps
     [
         ("no_filter_barrier", "  // all of u is there"),
         ("no_carry_barrier", "  // all have read the rows that are replaced"),
-        ("no_step_barrier", "  // the next products lie where the carried rows came from"),
     ],
 )
 def test_mutant_of_upconv2d_without_a_barrier_races(emulator: Any, name: str, comment: str) -> None:
