@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,23 +15,23 @@ from torch import Tensor
 from pyface import ops
 from pyface.errors import BackendError
 from pyface.models import DiscriminatorConfig, GeneratorConfig, StyleGAN2Discriminator, StyleGAN2Generator
-from pyface.ops import _gradient_kernels, _kernels, _native, convolution
+from pyface.ops import _gradient_kernels, _kernels, _native, convolution, convolution_choice
 from pyface.ops._composition import Conv
 from pyface.ops._dispatch import primitives
 from pyface.training.losses import logistic_generator, logistic_real
 from pyface.training.regularizers import r1_penalty
 
 LAST = torch.channels_last
-FILTER = ops.setup_filter([1, 3, 3, 1])
+DEVICE = "cpu"
 # Of the largest value of a tensor; 16-bit gradients are rounded at every step.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 6e-3, torch.bfloat16: 5e-2}
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 
-@pytest.fixture
-def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Backend "auto" is the emulator; counts the launches of our kernels."""
+@pytest.fixture(params=["emu", "cuda"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Backend "auto" takes our kernels, in the emulator or on a GPU; counts their launches."""
     launches: Counter[str] = Counter()
 
     def counted(module: Any, name: str) -> None:
@@ -45,6 +46,14 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("conv2d", "upconv2d", "modulate", "conv_epilogue"):
         counted(_kernels, name)
     counted(_gradient_kernels, "conv2d_weight_grad")
+    if request.param == "cuda":
+        found = _native._load("cuda")
+        if isinstance(found, str):
+            pytest.skip(f"back-end cuda cannot run here: {found}")
+        monkeypatch.setattr(convolution_choice, "choose", lambda *_: "pyface")
+        monkeypatch.setattr(sys.modules[__name__], "DEVICE", "cuda")
+        yield launches
+        return
     try:
         with _native.use("emu", schedule=2):
             yield launches
@@ -53,7 +62,11 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape))).to(DEVICE)
+
+
+def low_pass() -> Tensor:
+    return ops.setup_filter([1, 3, 3, 1], device=DEVICE)
 
 
 def derivatives(run: Callable[..., Tensor], leaves: list[Tensor], wide: bool) -> list[Tensor]:
@@ -66,7 +79,7 @@ def derivatives(run: Callable[..., Tensor], leaves: list[Tensor], wide: bool) ->
     first = torch.autograd.grad((y * seeds[0].to(y.dtype)).sum(), leaves, create_graph=True)
     penalty = sum((g * s.to(g.dtype)).sum() for g, s in zip(first, seeds[1:], strict=True))
     second = torch.autograd.grad(penalty, leaves, allow_unused=True)
-    return [y, *first, *(torch.zeros(()) if g is None else g for g in second)]
+    return [y, *first, *(torch.zeros((), device=DEVICE) if g is None else g for g in second)]
 
 
 def assert_derivatives(found: list[Tensor], wanted: list[Tensor], dtype: torch.dtype) -> None:
@@ -79,7 +92,7 @@ def assert_derivatives(found: list[Tensor], wanted: list[Tensor], dtype: torch.d
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("up", "kernel", "channels"), [(1, 3, 16), (2, 3, 12), (1, 1, 5)])
 def test_modulated_convolution(
-    emulator: Counter[str], dtype: torch.dtype, up: int, kernel: int, channels: int
+    kernels: Counter[str], dtype: torch.dtype, up: int, kernel: int, channels: int
 ) -> None:
     x = drawn(2, channels, 6, 5).to(dtype).contiguous(memory_format=LAST)
     w, s = drawn(8, channels, kernel, kernel), drawn(2, channels, seed=3) + 1
@@ -88,7 +101,7 @@ def test_modulated_convolution(
     def run(backend: str) -> Callable[..., Tensor]:
         def layer(x: Tensor, w: Tensor, s: Tensor, b: Tensor, noise: Tensor) -> Tensor:
             return ops.modulated_conv2d_act(
-                x, w, s, noise, up, kernel // 2, FILTER if up == 2 else None, flip_weight=up == 1, bias=b,
+                x, w, s, noise, up, kernel // 2, low_pass() if up == 2 else None, flip_weight=up == 1, bias=b,
                 act="tanh", gain=0.7, backend=backend,
             )  # fmt: skip
 
@@ -97,20 +110,20 @@ def test_modulated_convolution(
     leaves = [x, w, s, b, noise]
     found = derivatives(run("auto"), leaves, wide=False)
     assert_derivatives(found, derivatives(run("reference"), leaves, wide=True), dtype)
-    assert emulator["conv2d"] >= 6
-    assert emulator["conv2d_weight_grad"] >= 2
+    assert kernels["conv2d"] >= 6
+    assert kernels["conv2d_weight_grad"] >= 2
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("up", "down", "kernel"), [(1, 1, 3), (1, 2, 3), (2, 1, 3), (1, 2, 1)])
 def test_resampling_convolution(
-    emulator: Counter[str], dtype: torch.dtype, up: int, down: int, kernel: int
+    kernels: Counter[str], dtype: torch.dtype, up: int, down: int, kernel: int
 ) -> None:
     x = drawn(2, 8, 6, 7).to(dtype).contiguous(memory_format=LAST)
     w = drawn(9, 8, kernel, kernel)
 
     def run(backend: str) -> Callable[..., Tensor]:
-        f = None if up == down else FILTER
+        f = None if up == down else low_pass()
         return lambda x, w: ops.conv2d_resample(
             x, w, f, up, down, kernel // 2, weight_gain=0.3, backend=backend
         )
@@ -118,8 +131,8 @@ def test_resampling_convolution(
     found = derivatives(run("auto"), [x, w], wide=False)
     assert found[0].is_contiguous(memory_format=LAST)
     assert_derivatives(found, derivatives(run("reference"), [x, w], wide=True), dtype)
-    assert emulator["conv2d"] >= 3
-    assert emulator["conv2d_weight_grad"] >= 1
+    assert kernels["conv2d"] >= 3
+    assert kernels["conv2d_weight_grad"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -131,7 +144,7 @@ def test_resampling_convolution(
         Conv((1, 1), (0, 1), transposed=True),
     ],
 )
-def test_every_derivative_is_one_of_the_three(emulator: Counter[str], c: Conv) -> None:
+def test_every_derivative_is_one_of_the_three(kernels: Counter[str], c: Conv) -> None:
     x, w = drawn(2, 5, 5, 6).contiguous(memory_format=LAST), drawn(5 if c.transposed else 4, 5, 3, 3)
     p = primitives(x, "auto")
 
@@ -143,11 +156,11 @@ def test_every_derivative_is_one_of_the_three(emulator: Counter[str], c: Conv) -
     found = derivatives(lambda x, w: p.conv(x, w, c).square(), [x, w], wide=False)
     wanted = derivatives(lambda x, w: truth(x, w).square(), [x, w], wide=True)
     assert_derivatives(found, wanted, torch.float32)
-    assert emulator["conv2d"] >= 4
-    assert emulator["conv2d_weight_grad"] >= 2
+    assert kernels["conv2d"] >= 4
+    assert kernels["conv2d_weight_grad"] >= 2
 
 
-def test_what_the_kernels_do_not_take_goes_to_torch(emulator: Counter[str]) -> None:
+def test_what_the_kernels_do_not_take_goes_to_torch(kernels: Counter[str]) -> None:
     last = drawn(1, 4, 6, 6).contiguous(memory_format=LAST)
     w = drawn(4, 4, 3, 3)
     for x, weight, groups, padding in (
@@ -159,14 +172,14 @@ def test_what_the_kernels_do_not_take_goes_to_torch(emulator: Counter[str]) -> N
     ):
         y = ops.conv2d_resample(x, weight, padding=padding, groups=groups)
         torch.testing.assert_close(y, F.conv2d(x, weight, padding=padding, groups=groups))
-    assert not emulator["conv2d"]
+    assert not kernels["conv2d"]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize(("up", "kernel"), [(1, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("demodulate", [False, True])
 def test_a_layer_without_gradients_is_one_launch(
-    emulator: Counter[str], dtype: torch.dtype, up: int, kernel: int, demodulate: bool
+    kernels: Counter[str], dtype: torch.dtype, up: int, kernel: int, demodulate: bool
 ) -> None:
     x = drawn(2, 16, 6, 5).to(dtype).contiguous(memory_format=LAST)
     w, s = drawn(12, 16, kernel, kernel), drawn(2, 16, seed=3) + 1
@@ -175,45 +188,45 @@ def test_a_layer_without_gradients_is_one_launch(
     def layer(x: Tensor, backend: str) -> Tensor:
         wide = [t.to(x.dtype) if x.dtype == torch.float64 else t for t in (w, s, b, noise)]
         return ops.modulated_conv2d_act(
-            x, wide[0], wide[1], wide[3], up, kernel // 2, FILTER if up == 2 else None, demodulate,
+            x, wide[0], wide[1], wide[3], up, kernel // 2, low_pass() if up == 2 else None, demodulate,
             flip_weight=up == 1, bias=wide[2], act="lrelu", gain=1.4, clamp=6.0, backend=backend,
         )  # fmt: skip
 
     with torch.no_grad():
         y = layer(x, "auto")
-    assert emulator == Counter({"upconv2d" if up == 2 else "conv2d": 1})
+    assert kernels == Counter({"upconv2d" if up == 2 else "conv2d": 1})
     assert y.is_contiguous(memory_format=LAST)
     assert_derivatives([y], [layer(x.double(), "reference")], dtype)
 
 
-def test_a_filter_that_is_no_outer_product_goes_in_steps(emulator: Counter[str]) -> None:
+def test_a_filter_that_is_no_outer_product_goes_in_steps(kernels: Counter[str]) -> None:
     x, w = drawn(1, 8, 4, 4).contiguous(memory_format=LAST), drawn(8, 8, 3, 3)
-    f = ops.setup_filter([1, 3, 3, 1]).clone()
+    f = low_pass().clone()
     out = []
     for corner in (0.0, 0.1):
         f[0, 0] += corner  # in place: the same tensor is looked at again
         y = ops.modulated_conv2d(x, w, drawn(1, 8) + 1, None, 2, 1, 1, f, flip_weight=False)
-        out.append(emulator["upconv2d"])
+        out.append(kernels["upconv2d"])
         truth = ops.modulated_conv2d(
             x.double(), w.double(), (drawn(1, 8) + 1).double(), None, 2, 1, 1, f, flip_weight=False,
             backend="reference",
         )  # fmt: skip
         assert_derivatives([y], [truth], torch.float32)
     assert out == [1, 1]
-    assert emulator["conv2d"] == 1
+    assert kernels["conv2d"] == 1
 
 
-def test_no_weight_gradients_launches_none(emulator: Counter[str]) -> None:
+def test_no_weight_gradients_launches_none(kernels: Counter[str]) -> None:
     x = drawn(1, 8, 4, 4).contiguous(memory_format=LAST).requires_grad_(True)
     w = drawn(8, 8, 3, 3).requires_grad_(True)
     y = ops.conv2d_resample(x, w, padding=1)
     with ops.no_weight_gradients():
         dx, dw = torch.autograd.grad(y.square().sum(), [x, w], create_graph=True, allow_unused=True)
     assert dw is None
-    assert emulator["conv2d_weight_grad"] == 0
+    assert kernels["conv2d_weight_grad"] == 0
     (dw,) = torch.autograd.grad(dx.square().sum(), [w])
     assert dw is not None
-    assert emulator["conv2d_weight_grad"] > 0
+    assert kernels["conv2d_weight_grad"] > 0
 
 
 def test_weight_gradients_have_the_same_bits_in_every_order() -> None:
@@ -235,7 +248,7 @@ def test_weight_gradients_have_the_same_bits_in_every_order() -> None:
 @pytest.mark.parametrize("act", ["linear", "lrelu", "swish", "softplus"])
 @pytest.mark.parametrize("shared_noise", [False, True])
 def test_epilogue_gradients_in_one_pass(
-    emulator: Counter[str], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, act: str, shared_noise: bool
+    kernels: Counter[str], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, act: str, shared_noise: bool
 ) -> None:
     x = drawn(2, 12, 5, 6).to(dtype).contiguous(memory_format=LAST)
     leaves = [x, drawn(2, 12), drawn(1 if shared_noise else 2, 1, 5, 6), drawn(12), drawn(2, 12, seed=5)]
@@ -268,6 +281,7 @@ def training_step(backend: str, dtype: str) -> dict[str, Tensor]:
     for name, parameter in G.named_parameters():
         if "noise_strength" in name:
             parameter.data.fill_(0.1)
+    G, D = G.to(DEVICE), D.to(DEVICE)
     if backend == "double":
         G, D = G.double(), D.double()
     wide = torch.float64 if backend == "double" else torch.float32
@@ -290,14 +304,14 @@ def training_step(backend: str, dtype: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.15)])
 def test_a_training_step_agrees_with_the_reference(
-    emulator: Counter[str], dtype: str, tolerance: float
+    kernels: Counter[str], dtype: str, tolerance: float
 ) -> None:
     found = training_step("auto", dtype)
-    assert emulator["conv2d"] > 20
-    assert emulator["conv2d_weight_grad"] > 10
-    before = emulator["conv2d"], emulator["conv2d_weight_grad"]
+    assert kernels["conv2d"] > 20
+    assert kernels["conv2d_weight_grad"] > 10
+    before = kernels["conv2d"], kernels["conv2d_weight_grad"]
     wanted = training_step("double", "float32")
-    assert (emulator["conv2d"], emulator["conv2d_weight_grad"]) == before  # float64 is torch's
+    assert (kernels["conv2d"], kernels["conv2d_weight_grad"]) == before  # float64 is torch's
     assert found.keys() == wanted.keys()
     whole = torch.cat([g.flatten() for g in wanted.values()]).norm() / len(wanted) ** 0.5
     for name, truth in wanted.items():
