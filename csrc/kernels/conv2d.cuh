@@ -6,138 +6,17 @@
 // A fragments in registers; the epilogue works on the sums in registers. The heads are one more product: the
 // sums' registers, rounded to 16 bits, already have the layout of A fragments.
 #pragma once
-#include "kernels/conv2d_epilogue.cuh"
-#include "kernels/conv2d_geometry.cuh"
+#include "kernels/conv2d_patch.cuh"
 #include "kernels/conv2d_simt.cuh"
-#include "kernels/mma_tiles.cuh"
-#include "pyface/conv2d.h"
+#include "kernels/conv2d_tile.cuh"
 
 namespace pyface::dev {
 
-// What the epilogue holds in shared memory, in bytes from its begin; it lies where the stages were.
-template <class Tile>
-struct EpilogueMemory {
-  static constexpr int kStagedPitch =
-      Tile::kColumns + 8;  // rows 16 bytes apart modulo 128: no bank conflicts
-  static constexpr int kPixel = 0, kNoise = kPixel + Tile::kRows * 4, kSlot = kNoise + Tile::kRows * 4;
-  static constexpr int kBias = kSlot + Tile::kRows * 4;
-  static constexpr int kHeads = kBias + Tile::kColumns * 4;
-  static constexpr int kHeadSums = kHeads + kMaxHeads * kStagedPitch * 2;
-  static constexpr int kStaged = kHeadSums + Tile::kWarpsN * Tile::kRows * kMaxHeads * 4;
-  static constexpr int kDemod = kStaged + Tile::kRows * kStagedPitch * 2;
-  // next_style follows demod; each has a row for each image of the tile.
-  static constexpr int bytes(int slots) { return kDemod + 2 * slots * Tile::kColumns * 4; }
-};
-
-// Bytes of shared memory before the style's rows.
-template <class Tile>
-constexpr int style_offset(int slots) {
-  return std::max(Tile::kStagesBytes, EpilogueMemory<Tile>::bytes(slots));
-}
-__device__ __forceinline__ int padded_channels(int channels) { return (channels + 31) & ~31; }
-
-// to[slot, c] = from[image, column + c], 0 beyond the last channel, `other` where there is no tensor.
-__device__ __forceinline__ void read_rows(float* to, const float* from, float other, const ConvBlock& block,
-                                          int slots, int width, int channels) {
-  for (int s = 0; s < slots; s++) {
-    const float* row = from ? from + size_t(block.first_slot_image() + s) * channels : nullptr;
-    for (int c = threadIdx.x; c < width; c += blockDim.x)
-      to[s * width + c] = !row ? other : block.column + c < channels ? row[block.column + c] : 0.f;
-  }
-}
-
-// Writes the sums of this split as they are.
-template <class Tile>
-__device__ __forceinline__ void write_partial(const float (&acc)[Tile::kFragmentsM][Tile::kFragmentsN][4],
-                                              float* partial, const ConvShape& s, const int* pixels,
-                                              int column) {
-  float* base = partial + size_t(blockIdx.z) * s.n * s.out_h * s.out_w * s.out_channels;
-  PYFACE_UNROLL
-  for (int i = 0; i < Tile::kFragmentsM; i++) {
-    PYFACE_UNROLL
-    for (int half = 0; half < 2; half++) {
-      const int pixel = pixels[fragment_row<Tile>(i, half * 2)];
-      if (pixel < 0) continue;
-      PYFACE_UNROLL
-      for (int j = 0; j < Tile::kFragmentsN; j++) {
-        const int o = column + fragment_column<Tile>(j, 0);
-        float* to = base + size_t(pixel) * s.out_channels + o;
-        if (o + 1 < s.out_channels && !(s.out_channels & 1)) {
-          *reinterpret_cast<Vec<float, 2>*>(to) = {acc[i][j][half * 2], acc[i][j][half * 2 + 1]};
-        } else {
-          if (o < s.out_channels) to[0] = acc[i][j][half * 2];
-          if (o + 1 < s.out_channels) to[1] = acc[i][j][half * 2 + 1];
-        }
-      }
-    }
-  }
-}
-
-// Sums to outputs: into `staged` in shared memory, and for the heads into `head_sums`.
-template <class T, class Tile, bool kManyImages>
-__device__ __forceinline__ void finish_sums(const float (&acc)[Tile::kFragmentsM][Tile::kFragmentsN][4],
-                                            unsigned char* memory, int slots, const ConvEpilogue<false>& e,
-                                            bool with_heads) {
-  using Memory = EpilogueMemory<Tile>;
-  const auto* noise = reinterpret_cast<const float*>(memory + Memory::kNoise);
-  const auto* slot_of = reinterpret_cast<const int*>(memory + Memory::kSlot);
-  const auto* bias = reinterpret_cast<const float*>(memory + Memory::kBias);
-  const auto* demod = reinterpret_cast<const float*>(memory + Memory::kDemod);
-  const float* next_style = demod + slots * Tile::kColumns;
-  const T* heads = reinterpret_cast<const T*>(memory + Memory::kHeads);
-  auto* head_sums = reinterpret_cast<float*>(memory + Memory::kHeadSums);
-  T* staged = reinterpret_cast<T*>(memory + Memory::kStaged);
-  float dots[Tile::kFragmentsM][4] = {};
-  PYFACE_UNROLL
-  for (int j = 0; j < Tile::kFragmentsN; j += 2) {
-    PYFACE_UNROLL
-    for (int i = 0; i < Tile::kFragmentsM; i++) {
-      uint32_t fragment[4];  // of the outputs before next_style, as A
-      PYFACE_UNROLL
-      for (int half = 0; half < 2; half++) {
-        const int row = fragment_row<Tile>(i, half * 2);
-        const int slot = kManyImages ? slot_of[row] * Tile::kColumns : 0;
-        PYFACE_UNROLL
-        for (int side = 0; side < 2; side++) {
-          const int c = fragment_column<Tile>(j + side, 0);
-          const auto scale = *reinterpret_cast<const Vec<float, 2>*>(demod + slot + c);
-          const auto shift = *reinterpret_cast<const Vec<float, 2>*>(bias + c);
-          const auto next = *reinterpret_cast<const Vec<float, 2>*>(next_style + slot + c);
-          float v[2] = {acc[i][j + side][half * 2] * scale.v[0] + noise[row] + shift.v[0],
-                        acc[i][j + side][half * 2 + 1] * scale.v[1] + noise[row] + shift.v[1]};
-          e.activation.apply(v);
-          if (with_heads) fragment[side * 2 + half] = pack_pair<T>(v[0], v[1]);
-          *reinterpret_cast<uint32_t*>(staged + row * Memory::kStagedPitch + c) =
-              pack_pair<T>(v[0] * next.v[0], v[1] * next.v[1]);
-        }
-      }
-      if (with_heads) {
-        const T* from = heads + (threadIdx.x >> 2 & 7) * Memory::kStagedPitch + fragment_column<Tile>(j, 0);
-        const uint32_t b[2] = {*reinterpret_cast<const uint32_t*>(from),
-                               *reinterpret_cast<const uint32_t*>(from + 8)};
-        mma_m16n8k16<kIsBfloat16<T>>(dots[i], fragment, b);
-      }
-    }
-  }
-  if (!with_heads) return;
-  PYFACE_UNROLL
-  for (int i = 0; i < Tile::kFragmentsM; i++) {
-    PYFACE_UNROLL
-    for (int half = 0; half < 2; half++) {
-      const int row =
-          Tile::warp_column() / Tile::kWarpColumns * Tile::kRows + fragment_row<Tile>(i, half * 2);
-      *reinterpret_cast<Vec<float, 2>*>(head_sums + row * kMaxHeads + (threadIdx.x & 3) * 2) = {
-          dots[i][half * 2], dots[i][half * 2 + 1]};
-    }
-  }
-}
-
 template <class T, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(const ConvArguments<T> a) {
-  using Memory = EpilogueMemory<Tile>;
   constexpr int kDepth = Tile::kDepth, kCopyRows = Tile::kThreads / 4;
   constexpr int kCopiesA = Tile::kRows / kCopyRows, kCopiesB = Tile::kColumns / kCopyRows;
-  constexpr bool kManyImages = Tile::kRows == 64;
+  constexpr bool kMany = kManyImages<Tile>;
   static_assert(Tile::kRows <= Tile::kThreads && Tile::kRows % kCopyRows == 0, "a thread locates one row");
   static_assert(Tile::kColumns % kCopyRows == 0 && kCopyRows % 8 == 0, "threads copy whole tiles");
   PYFACE_SHARED(memory);
@@ -147,7 +26,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
   if (block.first_row >= block.rows()) return;
   T* stages = reinterpret_cast<T*>(memory);
   T* style = reinterpret_cast<T*>(memory + a.style_offset);
-  const int slots = kManyImages ? block.slots(Tile::kRows) : 1;
+  const TilePlace place{block.first_slot_image(), kMany ? block.slots(Tile::kRows) : 1, block.column};
   const int channels = s.in_channels, padded = padded_channels(channels);
 
   // Rows lie in the last stage until everybody has read them: it is filled last.
@@ -157,15 +36,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
     own = locate_row(s, block, thread);
     rows[thread] = int(own.source);
     rows[Tile::kRows + thread] = int(own.taps);
-    if (kManyImages) rows[2 * Tile::kRows + thread] = own.slot;
+    if (kMany) rows[2 * Tile::kRows + thread] = own.slot;
   }
-  if (a.style) {
-    for (int slot = 0; slot < slots; slot++) {
-      const float* from = a.style + size_t(block.first_slot_image() + slot) * channels;
-      for (int i = thread; i < padded; i += Tile::kThreads)
-        style[slot * padded + i] = narrow<T>(i < channels ? from[i] : 0.f);
-    }
-  }
+  if (a.style) read_style(style, a.style, place, channels);
   __syncthreads();
 
   // This thread copies chunk `chunk` of rows thread / 4, thread / 4 + kCopyRows, ... of both tiles.
@@ -182,7 +55,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
   for (int i = 0; i < Tile::kFragmentsM; i++) {
     PYFACE_UNROLL
     for (int half = 0; half < 2; half++) {
-      const int slot = kManyImages ? rows[2 * Tile::kRows + fragment_row<Tile>(i, half * 2)] : 0;
+      const int slot = kMany ? rows[2 * Tile::kRows + fragment_row<Tile>(i, half * 2)] : 0;
       row_style[i][half] = style + kept(slot * padded + (thread & 3) * 2);
     }
   }
@@ -230,7 +103,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
           if (!a.style) return;
           PYFACE_UNROLL
           for (int r = 0; r < 4; r++) {
-            const T* from = row_style[kManyImages ? i : 0][kManyImages ? r & 1 : 0];
+            const T* from = row_style[kMany ? i : 0][kMany ? r & 1 : 0];
             f[r] = multiply_pairs<T>(
                 f[r], *reinterpret_cast<const uint32_t*>(from + channel + depth + (r >> 1) * 8));
           }
@@ -239,72 +112,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks) conv2d_kernel(c
   };
   run_stages<Tile::kStages>(turns.count(), load, multiply);
 
-  auto* pixels = reinterpret_cast<int*>(memory + Memory::kPixel);
-  const int image_pixels = s.out_h * s.out_w;
-  if (thread < Tile::kRows) {
-    pixels[thread] = own.pixel;
-    reinterpret_cast<int*>(memory + Memory::kSlot)[thread] = own.slot;
-    const int image = block.first_slot_image() + own.slot;
-    reinterpret_cast<float*>(memory + Memory::kNoise)[thread] =
-        a.epilogue.noise && own.pixel >= 0
-            ? a.epilogue.noise[a.epilogue.noise_per_sample ? own.pixel : own.pixel - image * image_pixels]
-            : 0.f;
-  }
-  if (a.partial) {
-    __syncthreads();
-    write_partial<Tile>(acc, a.partial, s, pixels, block.column);
-    return;
-  }
-  auto* demod = reinterpret_cast<float*>(memory + Memory::kDemod);
-  read_rows(demod, a.epilogue.demod, 1.f, block, slots, Tile::kColumns, s.out_channels);
-  read_rows(demod + slots * Tile::kColumns, a.epilogue.next_style, 1.f, block, slots, Tile::kColumns,
-            s.out_channels);
-  for (int c = thread; c < Tile::kColumns; c += Tile::kThreads) {
-    const bool ok = a.epilogue.bias && block.column + c < s.out_channels;
-    reinterpret_cast<float*>(memory + Memory::kBias)[c] = ok ? a.epilogue.bias[block.column + c] : 0.f;
-  }
-  const bool with_heads = a.heads.weights != nullptr;  // then one image and all channels lie in this tile
-  if (with_heads) {
-    T* heads = reinterpret_cast<T*>(memory + Memory::kHeads);
-    for (int at = thread; at < kMaxHeads * Tile::kColumns; at += Tile::kThreads) {
-      const int k = at / Tile::kColumns, o = at - k * Tile::kColumns;
-      const bool ok = k < a.heads.count && o < s.out_channels;
-      const float* row = a.heads.weights + (size_t(block.first_image) * a.heads.count + k) * s.out_channels;
-      heads[k * Memory::kStagedPitch + o] = narrow<T>(ok ? row[o] : 0.f);
-    }
-  }
-  __syncthreads();
-  finish_sums<T, Tile, kManyImages>(acc, memory, slots, a.epilogue, with_heads);
-  __syncthreads();
-
-  const T* staged = reinterpret_cast<const T*>(memory + Memory::kStaged);
-  if (a.y && s.out_channels % 8 == 0) {
-    constexpr int kChunks = Tile::kColumns / 8;
-    for (int at = thread; at < Tile::kRows * kChunks; at += Tile::kThreads) {
-      const int row = at / kChunks, o = block.column + at % kChunks * 8;
-      if (pixels[row] < 0 || o >= s.out_channels) continue;
-      *reinterpret_cast<Vec<T, 8>*>(a.y + (size_t(pixels[row]) * s.out_channels + o)) =
-          *reinterpret_cast<const Vec<T, 8>*>(staged + row * Memory::kStagedPitch + at % kChunks * 8);
-    }
-  } else if (a.y) {
-    for (int at = thread; at < Tile::kRows * Tile::kColumns; at += Tile::kThreads) {
-      const int row = at / Tile::kColumns, c = at % Tile::kColumns, o = block.column + c;
-      if (pixels[row] < 0 || o >= s.out_channels) continue;
-      a.y[size_t(pixels[row]) * s.out_channels + o] = staged[row * Memory::kStagedPitch + c];
-    }
-  }
-  if (!with_heads) return;
-  const auto* head_sums = reinterpret_cast<const float*>(memory + Memory::kHeadSums);
-  for (int at = thread; at < Tile::kRows * a.heads.count; at += Tile::kThreads) {
-    const int k = at / Tile::kRows, row = at % Tile::kRows, pixel = pixels[row];
-    if (pixel < 0) continue;
-    float sum = 0.f;
-    PYFACE_UNROLL
-    for (int part = 0; part < Tile::kWarpsN; part++)
-      sum += head_sums[(part * Tile::kRows + row) * kMaxHeads + k];
-    const int position = pixel - block.first_image * image_pixels, y = position / s.out_w;
-    write_head(a.heads, sum, k, block.first_image, y, position - y * s.out_w, s.out_h, s.out_w);
-  }
+  finish_tile<T, Tile>(acc, a, memory, place, own.pixel, own.slot);
 }
 
 // ---- host: the choice of the launch
@@ -320,13 +128,18 @@ struct ConvTileOf<2> : Type<MmaTile<64, 64, 32, 32, 4, 4>> {};
 template <>
 struct ConvTileOf<3> : Type<MmaTile<128, 32, 32, 32, 4, 4>> {};
 
+// Tiles 4 to 6 are 0, 1 and 3 over patches.
+inline bool is_patch_tile(int tile) { return tile >= 4; }
+
 // Calls f(Type<MmaTile<...>>{}) with tile number `tile`.
 template <class F>
 void with_conv_tile(int tile, F&& f) {
   switch (tile) {
     case 0:
+    case 4:
       return f(ConvTileOf<0>{});
     case 1:
+    case 5:
       return f(ConvTileOf<1>{});
     case 2:
       return f(ConvTileOf<2>{});
@@ -348,9 +161,24 @@ inline int tile_slots(int64_t group, int64_t positions, int rows) {
 }
 
 template <class Tile>
-int64_t conv_shared_bytes(const Conv2dParams& p, int64_t group) {
+int64_t conv_style_offset(int tile, int slots) {
+  return is_patch_tile(tile) ? std::max(kPatchBytes<Tile>, EpilogueMemory<Tile>::bytes(1))
+                             : std::max(Tile::kStagesBytes, EpilogueMemory<Tile>::bytes(slots));
+}
+template <class Tile>
+int64_t conv_shared_bytes(const Conv2dParams& p, int tile, int64_t group) {
   const int slots = tile_slots(group, phase_positions(p), Tile::kRows);
-  return style_offset<Tile>(slots) + (p.style ? slots * ceil_div(p.in_channels, 32) * 64 : 0);
+  return conv_style_offset<Tile>(tile, slots) + (p.style ? slots * ceil_div(p.in_channels, 32) * 64 : 0);
+}
+
+inline bool can_take_patches(const Conv2dParams& p) { return p.kernel == 3 && p.stride == 1; }
+inline int64_t patches_of(const Conv2dParams& p) {
+  return ceil_div(p.out_h, kPatchRows) * ceil_div(p.out_w, kPatchColumns);
+}
+// Row tiles of `group` images.
+inline int64_t row_tiles_of(const Conv2dParams& p, const Conv2dPlan& plan, int64_t group) {
+  return is_patch_tile(plan.tile) ? group * patches_of(p)
+                                  : ceil_div(group * std::max<int64_t>(phase_positions(p), 1), plan.rows);
 }
 
 // The rule: as wide as the output channels ask for; 64x64 where images are smaller than 128 positions or
@@ -378,17 +206,18 @@ Conv2dPlan plan_conv2d(const Conv2dParams& p, const Launcher& launch) {
   const int64_t turn = plan.tensor_cores ? 32 : 16, taps = ceil_div(p.kernel, output_steps(p));
   const int64_t turns = taps * taps * ceil_div(p.in_channels, turn);
   const int64_t wanted = 2 * int64_t{launch.multiprocessors()};
-  const auto blocks_of = [&](int rows, int columns, int64_t group) {
-    return ceil_div(plan.samples, group) * ceil_div(group * positions, rows) *
-           ceil_div(p.out_channels, columns) * phases;
+  const auto blocks = [&] {
+    return ceil_div(plan.samples, plan.group) * row_tiles_of(p, plan, plan.group) *
+           ceil_div(p.out_channels, plan.columns) * phases;
   };
   const auto take = [&](int tile) {
     with_conv_tile(tile, [&](auto type) {
       using Tile = typename decltype(type)::type;
       plan.tile = tile, plan.rows = Tile::kRows, plan.columns = Tile::kColumns, plan.group = 1;
       const bool shares = Tile::kRows == 64 && positions % 64 && plan.samples > 1;
-      if (shares && conv_shared_bytes<Tile>(p, plan.samples) <= kSharedBudget) plan.group = int(plan.samples);
-      if (conv_shared_bytes<Tile>(p, plan.group) > kSharedBudget) plan.tensor_cores = false;
+      if (shares && conv_shared_bytes<Tile>(p, tile, plan.samples) <= kSharedBudget)
+        plan.group = int(plan.samples);
+      if (conv_shared_bytes<Tile>(p, tile, plan.group) > kSharedBudget) plan.tensor_cores = false;
     });
   };
   if (plan.tensor_cores) {
@@ -396,13 +225,17 @@ Conv2dPlan plan_conv2d(const Conv2dParams& p, const Launcher& launch) {
                  std::to_string(launch.capability()),
                  "80 and up for float16 and bfloat16; float32 runs on this device");
     take(p.tile >= 0 ? p.tile : p.out_channels <= 32 ? 3 : p.out_channels <= 64 ? 1 : 0);
-    if (p.tile < 0 && (positions < 128 || blocks_of(plan.rows, plan.columns, 1) * 2 < wanted)) take(2);
+    if (p.tile < 0 && (positions < 128 || blocks() * 2 < wanted)) take(2);
+    const bool few_more = patches_of(p) * 8 <= ceil_div(positions, 128) * 9;
+    if (p.tile < 0 && plan.tile != 2 && p.splits <= 1 && can_take_patches(p) && few_more)
+      take(plan.tile == 3 ? 6 : plan.tile + 4);
+    PYFACE_CHECK(!is_patch_tile(plan.tile) || (can_take_patches(p) && p.splits <= 1), op, "tile",
+                 std::to_string(plan.tile), "0 to 3 where taps are not 3x3 of stride 1 or the sum is split");
   }
   if (!plan.tensor_cores) plan.tile = -1, plan.rows = plan.columns = 64, plan.group = int(plan.samples);
-  const int64_t blocks = blocks_of(plan.rows, plan.columns, plan.group);
-  const int64_t most = std::max<int64_t>(1, std::min<int64_t>(turns / 4, 32));
+  const int64_t most = is_patch_tile(plan.tile) ? 1 : std::max<int64_t>(1, std::min<int64_t>(turns / 4, 32));
   plan.splits =
-      int(p.splits ? p.splits : std::clamp<int64_t>(wanted / std::max<int64_t>(blocks, 1), 1, most));
+      int(p.splits ? p.splits : std::clamp<int64_t>(wanted / std::max<int64_t>(blocks(), 1), 1, most));
   const bool two_passes = plan.splits > 1 || !is_piecewise(p.act);
   plan.workspace_bytes = two_passes ? plan.splits * plan.samples * pixels * p.out_channels * 4 : 0;
   plan.fused_heads = p.head_count > 0 && plan.tensor_cores && !two_passes && plan.group == 1 &&
@@ -458,7 +291,7 @@ ConvArguments<T> arguments_of(const Conv2dParams& p, const Conv2dPlan& plan, int
                         int(group),
                         plan.splits,
                         FastDiv(uint32_t(ceil_div(p.out_channels, plan.columns))),
-                        FastDiv(uint32_t(ceil_div(group * phase_positions(p), plan.rows)))};
+                        FastDiv(uint32_t(row_tiles_of(p, plan, group)))};
   return {advanced<T>(p.x, first * p.h * p.w * p.in_channels),
           static_cast<const T*>(p.weight),
           advanced<float>(p.style, first * p.in_channels),
@@ -482,9 +315,17 @@ void launch_conv2d(const Conv2dParams& p, const Conv2dPlan& plan, int64_t first,
     if (plan.tensor_cores) {
       with_conv_tile(plan.tile, [&](auto type) {
         using Tile = typename decltype(type)::type;
-        a.style_offset = style_offset<Tile>(tile_slots(s.group, phase_positions(p), Tile::kRows));
-        launch("conv2d_kernel", conv2d_kernel<T, Tile>, grid, dim3(Tile::kThreads),
-               size_t(conv_shared_bytes<Tile>(p, s.group)), a);
+        a.style_offset =
+            int(conv_style_offset<Tile>(plan.tile, tile_slots(s.group, phase_positions(p), Tile::kRows)));
+        const size_t shared = size_t(conv_shared_bytes<Tile>(p, plan.tile, s.group));
+        if constexpr (Tile::kRows == kPatchRows * kPatchColumns) {
+          if (is_patch_tile(plan.tile)) {
+            launch("conv2d_patch_kernel", conv2d_patch_kernel<T, Tile>, grid, dim3(Tile::kThreads), shared,
+                   a);
+            return;
+          }
+        }
+        launch("conv2d_kernel", conv2d_kernel<T, Tile>, grid, dim3(Tile::kThreads), shared, a);
       });
       return;
     }
@@ -543,8 +384,7 @@ void run_conv2d(const Conv2dParams& p, const Launcher& launch) {
                "the address of a tensor where heads are not fused");
   PYFACE_CHECK(!(separate_heads && p.next_style), op, "next_style", "given beside heads that are not fused",
                "null: multiply y afterwards");
-  const int64_t blocks = ceil_div(plan.samples, plan.group) *
-                         ceil_div(plan.group * phase_positions(p), plan.rows) *
+  const int64_t blocks = ceil_div(plan.samples, plan.group) * row_tiles_of(p, plan, plan.group) *
                          ceil_div(p.out_channels, plan.columns);
   PYFACE_CHECK(blocks < kIndexLimit, op, "x", std::to_string(blocks) + " tiles", "fewer than 2147483648");
   const auto go = [&](auto type) {

@@ -154,8 +154,9 @@ struct RowReads {
 
 // acc += a * b^T over one turn: a is [kRows][32], b [kColumns][32], both swizzled. adjust(fragment, i, depth)
 // may change A fragment i of this warp before it is used; register r of it holds row fragment_row(i, 2 * (r &
-// 1)) at depths depth + 8 * (r >> 1) + 2 * (lane & 3) and one more.
-template <class T, class Tile, class Adjust>
+// 1)) at depths depth + 8 * (r >> 1) + 2 * (lane & 3) and one more. kStep: elements from a row of `a` to the
+// one 16 rows on.
+template <class T, class Tile, int kStep = 16 * Tile::kDepth, class Adjust>
 __device__ __forceinline__ void multiply_rows(float (&acc)[Tile::kFragmentsM][Tile::kFragmentsN][4],
                                               const T* a, const T* b, const RowReads<Tile>& reads,
                                               const Adjust& adjust) {
@@ -165,7 +166,7 @@ __device__ __forceinline__ void multiply_rows(float (&acc)[Tile::kFragmentsM][Ti
     const T* from_b = b + (reads.b ^ depth);
     uint32_t fa[Tile::kFragmentsM][4];
     PYFACE_UNROLL
-    for (int i = 0; i < Tile::kFragmentsM; i++) ldmatrix_x4(fa[i], from_a + i * 16 * Tile::kDepth);
+    for (int i = 0; i < Tile::kFragmentsM; i++) ldmatrix_x4(fa[i], from_a + i * kStep);
     PYFACE_UNROLL
     for (int i = 0; i < Tile::kFragmentsM; i++) adjust(fa[i], i, depth);
     PYFACE_UNROLL

@@ -211,7 +211,7 @@ Case with(Case c, void (*change)(Case&)) {
 // What every type takes: all geometries, ragged everywhere.
 std::vector<Case> geometries() {
   std::vector<Case> all;
-  for (int tile = -1; tile < kConvTiles; tile++) {
+  for (int tile = -1; tile < 4; tile++) {
     const int64_t in = tile == 2 ? 40 : 8;  // the large tiles take long
     Case c{2, 7, 9, in, 72};
     c.tile = tile;
@@ -245,13 +245,20 @@ std::vector<Case> geometries() {
                            : act == Act::kRelu ? [](Case& c) { c.act = Act::kRelu; }
                            : act == Act::kTanh ? [](Case& c) { c.act = Act::kTanh; }
                                                : [](Case& c) { c.act = Act::kSwish; }));
+  for (int tile = 4; tile < kConvTiles; tile++) {  // patches
+    all.push_back({2, 11, 19, tile == 6 ? 72 : 40, 40});
+    all.back().tile = tile, all.back().pad = tile - 4;
+    all.push_back({1, 9, 16, 8, 24});
+    all.back().tile = tile, all.back().transposed = true,
+    all.back().act = tile == 5 ? Act::kTanh : Act::kRelu;
+  }
   return all;
 }
 
 std::vector<Case> head_cases() {
   std::vector<Case> all;
   for (int tile = 0; tile < kConvTiles; tile++) {
-    Case c{2, 8, 8, 8, tile == 0 ? 104 : tile == 3 ? 32 : 60};
+    Case c{2, 8, 8, 8, tile % 4 == 0 ? 104 : tile == 3 || tile == 6 ? 32 : 60};
     c.tile = tile, c.heads = 3 + tile % 2, c.skip = true;
     all.push_back(c);
     c.skip = false, c.add = tile % 2, c.keep_y = false, c.heads = 8;
@@ -313,8 +320,12 @@ void test_errors() {
   refuse("conv2d: workspace_bytes is 0; allowed: 2048 and more", [](Conv2dParams& p) { p.splits = 2; });
   refuse("conv2d: head_count is 0; allowed: 1 to 8", [](Conv2dParams& p) { p.heads = p.bias; });
   refuse("conv2d: y is a null pointer", [](Conv2dParams& p) { p.y = nullptr; });
-  refuse("conv2d: tile is 7; allowed: -1 to 3", [](Conv2dParams& p) { p.tile = 7; });
+  refuse("conv2d: tile is 9; allowed: -1 to 6", [](Conv2dParams& p) { p.tile = 9; });
   refuse("elements a sample; allowed: fewer than", [](Conv2dParams& p) { p.h = p.w = 1 << 14; });
+  refuse("conv2d: tile is 4; allowed: 0 to 3 where", [](Conv2dParams& p) {
+    p.tile = 4;
+    p.stride = 2;
+  });
   emu_capability = 75;
   refuse("conv2d: compute capability of the device is 75; allowed: 80 and up", [](Conv2dParams&) {});
   emu_capability = 90;

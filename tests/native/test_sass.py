@@ -215,7 +215,7 @@ def test_reductions_read_16_bytes(sass: dict[str, str]) -> None:
 
 def test_convolutions_run_on_tensor_cores_through_asynchronous_copies(sass: dict[str, str]) -> None:
     found = 0
-    for name, text in kernels(sass, r"^conv2d_kernel<"):
+    for name, text in kernels(sass, r"^conv2d_(patch_)?kernel<"):
         found += 1
         sums = re.search(r"MmaTile<(\d+), (\d+), (\d+), (\d+),", name)
         assert sums is not None
@@ -227,7 +227,7 @@ def test_convolutions_run_on_tensor_cores_through_asynchronous_copies(sass: dict
         assert "LDSM.16.M88.4" in text, name
         assert "LDGSTS.E.BYPASS.128" in text, name
         assert "STG.E.128" in text, name
-    assert found == 8
+    assert found == 8 + 6
 
 
 def test_upconv2d_runs_on_tensor_cores_through_asynchronous_copies(sass: dict[str, str]) -> None:

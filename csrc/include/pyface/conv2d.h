@@ -7,7 +7,7 @@
 namespace pyface {
 
 constexpr int kMaxHeads = 8;
-constexpr int kConvTiles = 4;
+constexpr int kConvTiles = 7;
 
 // y[n,oy,ox,o] = next_style[n,o] * v,
 // v = clamp(gain * act(demod[n,o] * sum_{tap,i} weight[o,tap,i] * style[n,i] * x[n,iy,ix,i] + noise +
@@ -41,7 +41,9 @@ struct Conv2dParams {
   int head_count;
   double head_clamp;  // < 0 means none
   bool add_to_image;
-  int tile, splits;  // -1 and 0: by rule. Tiles: 0 128x128, 1 128x64, 2 64x64, 3 128x32
+  // -1 and 0: by rule. Tiles, pixels x channels: 0 128x128, 1 128x64, 2 64x64, 3 128x32; 4, 5, 6 are 0, 1, 3
+  // over patches of 8 x 16 pixels (3x3 taps of stride 1, no splits).
+  int tile, splits;
 };
 
 // How a launch goes: its tile, into how many parts the sum over taps and channels is split, the bytes of
