@@ -26,7 +26,7 @@ from pyface.errors import BackendError
 from pyface.models import GeneratorConfig
 from pyface.ops import engine_choice
 from pyface.ops._checks import DTYPES
-from pyface.ops.engine_choice import RULE, Choice, LayerShape
+from pyface.ops.engine_choice import Choice, LayerShape
 from pyface.ops.styled_conv import (
     STYLED_CONV,
     Blocked,
@@ -40,12 +40,12 @@ from pyface.ops.styled_conv import (
     styled_convs,
 )
 
-__all__ = ["layer_shapes", "measure_layer", "tune"]
+__all__ = ["decide", "layer_shapes", "measure_layer", "tune"]
 
 IMAGES = 4  # of a batch that takes a layer together
-ROUNDS = 7
+ROUNDS = 5
 HEAD_CHANNELS = 3
-MARGIN = 0.02  # a candidate is taken for the rule only if it saves more than this part of the time
+MARGIN = 0.03  # a candidate is taken for the rule only if it saves more than this part of the time
 CHUNKS = tuple(size << 10 for size in (256, 512, 1024, 2048))
 LARGEST_TOGETHER = 64  # outputs above this side are always taken one by one: batches would leave the cache
 
@@ -68,6 +68,7 @@ def tune(out: Path | None = None, report: Callable[[str], None] = print) -> Path
     try:
         with torch.inference_mode():
             rows = [measure_layer(shape, report) for shape in layer_shapes(dtypes)]
+        decide(rows)
     finally:
         torch.set_num_threads(threads)
         release_memory()
@@ -187,50 +188,71 @@ def _yardstick(bench: _Bench) -> Callable[[], Tensor]:
 def _candidates(shape: LayerShape) -> Iterator[Choice]:
     batches = (True, False) if max(shape.height, shape.width) * shape.up <= LARGEST_TOGETHER else (False,)
     for together in batches:
+        yield Choice(together=together)
         for chunk in CHUNKS:
             for inside in (0, 1) if shape.up == 2 else (-1,):
                 yield Choice(chunk, inside, together)
 
 
 def measure_layer(shape: LayerShape, report: Callable[[str], None]) -> dict[str, Any]:
-    """The row of `shape`: times in ms an image, and the choice."""
+    """The row of `shape` without the choice: times in ms an image."""
     bench = _bench(shape)
     candidates = list(_candidates(shape))
-    rule = Choice(together=RULE.takes_together(*bench.size))
     runners: list[tuple[Callable[[], Any], int]] = [(_yardstick(bench), 1)]
-    for candidate in (rule, *candidates):
+    for candidate in candidates:
         n = IMAGES if candidate.together else 1
         runners.append((_runner(bench, n, candidate), n))
-    times = _medians(runners)
-    yardstick, by_rule, *measured = times
-    best = min(range(len(candidates)), key=measured.__getitem__)
-    chosen = candidates[best] if measured[best] < by_rule * (1 - MARGIN) else rule
+    yardstick, *measured = _medians(runners)
     flops = 2 * 9 * shape.in_channels * shape.out_channels * shape.height * shape.width
     report(
         f"{shape.dtype} up {shape.up} {shape.in_channels:>3} -> {shape.out_channels:>3} "
-        f"{shape.height:>4} x {shape.width:<4} torch {yardstick:8.3f} ms, rule {by_rule:8.3f}, "
-        f"best {measured[best]:8.3f} ({flops / min(measured[best], by_rule) / 1e6:5.0f} GFLOP/s) "
-        f"{chosen.chunk_bytes >> 10} KB, order {chosen.groups_inside}, together {chosen.together}"
+        f"{shape.height:>4} x {shape.width:<4} torch {yardstick:8.3f} ms, ours {min(measured):8.3f} to "
+        f"{max(measured):8.3f} ms ({flops / min(measured) / 1e6:5.0f} GFLOP/s)"
     )
+    timed = zip(candidates, measured, strict=True)
     return {
         **shape._asdict(),
-        "choice": asdict(chosen),
         "torch_ms": round(yardstick, 4),
-        "rule_ms": round(by_rule, 4),
-        "candidates": [
-            {**asdict(candidate), "ms": round(ms, 4)}
-            for candidate, ms in zip(candidates, measured, strict=True)
-        ],
+        "candidates": [{**asdict(candidate), "ms": round(ms, 4)} for candidate, ms in timed],
     }
+
+
+def decide(rows: list[dict[str, Any]]) -> None:
+    """Adds to each row the choice that makes all of them fastest.
+
+    Images that once go one by one stay so, hence one largest size for each dtype up to which batches stay
+    together. Where the rule's cut is hardly slower than the best one, it is taken.
+    """
+    for dtype in {row["dtype"] for row in rows}:
+        own = [row for row in rows if row["dtype"] == dtype]
+        sizes = sorted({0, *(size for row in own if (size := _largest_side(row)) <= LARGEST_TOGETHER)})
+        costs = [sum(_best(row, _largest_side(row) <= size)["ms"] for row in own) for size in sizes]
+        largest = sizes[costs.index(min(costs))]
+        for row in own:
+            found = dict(_best(row, _largest_side(row) <= largest))
+            found.pop("ms")
+            row["choice"] = found
+
+
+def _largest_side(row: dict[str, Any]) -> int:
+    return max(row["height"], row["width"]) * int(row["up"])
+
+
+def _best(row: dict[str, Any], together: bool) -> dict[str, Any]:
+    """The candidate of `row` to take."""
+    found = [candidate for candidate in row["candidates"] if candidate["together"] == together]
+    fastest = min(found, key=lambda candidate: float(candidate["ms"]))
+    rule = next(candidate for candidate in found if candidate["chunk_bytes"] == 0)
+    return rule if rule["ms"] * (1 - MARGIN) <= fastest["ms"] else fastest
 
 
 def _medians(runners: list[tuple[Callable[[], Any], int]]) -> list[float]:
     """Median milliseconds an image of each, in rounds that take turns; CPU time of this thread."""
     taken: list[list[float]] = [[] for _ in runners]
-    for turn in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
         for (run, n), times in zip(runners, taken, strict=True):
+            run()  # what the one before left in the caches is not this one's fault
             begin = time.thread_time()
             run()
-            if turn > 0:
-                times.append((time.thread_time() - begin) / n * 1e3)
+            times.append((time.thread_time() - begin) / n * 1e3)
     return [statistics.median(times) for times in taken]

@@ -54,7 +54,6 @@ def test_tune_writes_the_table_that_is_read(home: Path, monkeypatch: pytest.Monk
     document = json.loads(path.read_text(encoding="utf-8"))
     for layer in document["layers"]:
         assert layer["torch_ms"] > 0
-        assert layer["rule_ms"] > 0
         assert all(candidate["ms"] > 0 for candidate in layer["candidates"])
     assert document["machine"]["threads"] == 1
 
@@ -65,6 +64,24 @@ def test_tune_writes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "some" / "table.json"
     assert tuning.tune(path, lambda line: None) == path
     assert engine_choice.read_table(path)[0] == engine_isa()
+
+
+def test_batches_stay_together_up_to_one_size() -> None:
+    def measured(side: int, *times: float) -> dict[str, object]:
+        """Times of the rule and another cut, together and then one by one."""
+        choices = [Choice(cut, -1, together) for together in (True, False) for cut in (0, 1 << 20)]
+        rows = [{**vars(choice), "ms": ms} for choice, ms in zip(choices, times, strict=True)]
+        return {**LayerShape("float32", 1, 32, 32, side, side)._asdict(), "candidates": rows}
+
+    rows = [measured(8, 3, 2, 9, 9), measured(16, 5, 5, 4, 4.5), measured(32, 2, 1.99, 6, 6)]
+    rows.append(measured(64, 9, 9, 8, 7))
+    tuning.decide(rows)
+    assert [row["choice"] for row in rows] == [
+        vars(Choice(1 << 20, -1, True)),
+        vars(Choice(0, -1, True)),  # its own time would be shorter alone, but the next one gains more
+        vars(Choice(0, -1, True)),  # hardly slower than the other cut
+        vars(Choice(1 << 20, -1, False)),
+    ]
 
 
 def test_all_shapes_of_the_networks_are_there() -> None:
