@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kEps = 1e-8;
 constexpr int64_t kRowsAtOnce = 32;
+constexpr int64_t kAhead = 1024;  // floats: the prefetcher of the CPU stops at the end of a page
 
 // sums[s] = row . (vectors + s * stride), squared elements of vectors where kSquared.
 template <int kSamples, bool kSquared>
@@ -18,6 +19,7 @@ PYFACE_INLINE void dots_of(const float* row, const float* vectors, int64_t strid
   int64_t i = 0;
   for (; i + 16 <= length; i += 16) {
     const V16 r = load16_unaligned(row + i);
+    __builtin_prefetch(row + i + kAhead);
 #pragma GCC unroll 4
     for (int s = 0; s < kSamples; ++s) {
       const V16 v = load16_unaligned(vectors + s * stride + i);
@@ -121,13 +123,17 @@ void layer_styles(const LayerStylesParams& p, int threads) {
 
 void fingerprint(const FingerprintParams& p, int) {
   typedef uint64_t Lanes __attribute__((vector_size(64), aligned(1), may_alias));
-  constexpr int64_t kLine = 64, kLines = 256;  // of 16 KB
+  constexpr int64_t kLine = 64, kMostApart = 1024, kFewestLines = 64;
   const char* data = static_cast<const char*>(p.data);
+  const int64_t lines = p.bytes / kLine, few = lines / kFewestLines;
+  const int64_t apart = few < 1 ? 1 : few < kMostApart ? few : kMostApart;
   Lanes h = {};
-  // Odd factors, so that changes that are alike in all lines do not cancel.
-  int64_t at = 0;
-  for (int64_t line = 0; at + kLine <= p.bytes; ++line, at = (line * kLines + line * 37 % kLines) * kLine) {
-    h = h * 0x9E3779B97F4A7C15ull + *reinterpret_cast<const Lanes*>(data + at);
+  // Odd factors, so that changes that are alike in all lines do not cancel; places that drift, so that they
+  // are not all of the same column.
+  for (int64_t i = 0, first = 0; first < lines; ++i, first += apart) {
+    const int64_t line = first + i * 37 % apart;
+    h = h * 0x9E3779B97F4A7C15ull +
+        *reinterpret_cast<const Lanes*>(data + (line < lines ? line : first) * kLine);
   }
   uint64_t sum = uint64_t(p.bytes);
   for (int lane = 0; lane < 8; ++lane) sum = (sum ^ (sum >> 29)) * 0xBF58476D1CE4E5B9ull + h[lane];

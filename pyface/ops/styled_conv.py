@@ -209,8 +209,8 @@ def packed_weights(
     """`weights`, float32 and dense, packed for `dtype`; `kept` holds what was packed before.
 
     Versions do not tell every change: fused optimisers and writes through `.data` leave them as they are. So
-    one line of every 16 KB is looked at as well. What neither tells is a write through `.data` to less than
-    that.
+    a line in every 64 KB, or 64 lines at least, is looked at as well. What neither tells is a write through
+    `.data` to a small part of a weight.
     """
     module = _kernels_of(weights[0]).module
     places = np.array([(weight.data_ptr(), 4 * weight.numel()) for weight in weights], dtype=np.int64)

@@ -55,8 +55,8 @@ inline void validate(const LayerStylesParams& p) {
   }
 }
 
-// A number that changes (all but surely) when the values of a tensor do, of one line of every 16 KB: what
-// optimisers and other writers of whole tensors leave behind. `bytes` from `data` on.
+// A number that changes (all but surely) when the values of a tensor do, of one line of 64 bytes in 64 KB, or
+// of 64 lines at least: notices optimisers and others that write whole tensors. `bytes` from `data` on.
 struct FingerprintParams {
   const void* data;
   int64_t bytes;
