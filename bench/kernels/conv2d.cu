@@ -112,14 +112,16 @@ __global__ void __launch_bounds__(Tile::kThreads)
   }
 }
 
-// The kernel that ships, csrc/kernels/conv2d.cuh: copies run ahead of products through stages. Without sides
-// it is version 3, the convolution alone; with them style and epilogue take no pass of their own.
-void shipped(const Settings& s, const Half* x, const Half* weight, const Sides* t, Half* y) {
+// The kernels that ship. Version 3, csrc/kernels/conv2d.cuh: copies run ahead of products through stages,
+// tiles are 128 pixels by 32, 64 or 128 channels. Version 4, csrc/kernels/conv2d_patch.cuh: the pixels that
+// nine taps meet are copied once for all of them. Version 5, with sides: style and epilogue take no pass of
+// their own, and the tile is the rule's.
+void shipped(const Settings& s, const Half* x, const Half* weight, const Sides* t, Half* y, int tile) {
   pyface::Conv2dParams p{};
   p.x = x, p.weight = weight, p.y = y;
   p.dtype = pyface::DType::kF16, p.n = s.n, p.h = p.out_h = s.h, p.w = p.out_w = s.w;
   p.in_channels = s.in, p.out_channels = s.out, p.kernel = 3, p.stride = p.pad_y = p.pad_x = 1;
-  p.gain = 1, p.clamp = -1, p.tile = -1, p.splits = 1;
+  p.gain = 1, p.clamp = -1, p.tile = tile, p.splits = 1;
   if (t) {
     p.style = t->style, p.demod = t->demod, p.noise = t->noise, p.bias = t->bias;
     p.act = pyface::Act::kLrelu, p.alpha = s.alpha, p.gain = s.gain, p.clamp = s.clamp;
@@ -224,8 +226,13 @@ int main(int count, char** arguments) {
                           unsigned(ceil_div(s.out, Tile::kColumns))),
                      dim3(Tile::kThreads), Tile::kStagesBytes, ps, pw, py, s);
             })),
-       rung("copies ahead in stages", passes, with_passes([&] { shipped(s, ps, pw, nullptr, py); })),
+       rung("copies ahead in stages", passes, with_passes([&] {
+              shipped(s, ps, pw, nullptr, py, s.out <= 32 ? 3 : s.out <= 64 ? 1 : 0);
+            })),
+       rung("pixels once for nine taps", passes, with_passes([&] {
+              shipped(s, ps, pw, nullptr, py, s.out <= 32 ? 6 : s.out <= 64 ? 5 : 4);
+            })),
        rung(
-           "style and epilogue in it", fused, [&] { shipped(s, px, pw, &sides, py); }, true)},
+           "style and epilogue in it", fused, [&] { shipped(s, px, pw, &sides, py, -1); }, true)},
       sizes["rounds"]);
 }
