@@ -97,6 +97,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const int first = blockIdx.x * Tile::kRows, channel = blockIdx.y * Tile::kColumns;
   const int turns = (s.in + Tile::kDepth - 1) / Tile::kDepth, taps_x = b ? 1 : 2, taps = (a ? 1 : 2) * taps_x;
   const Half* image = x + size_t(sample) * s.h * s.w * s.in;
+  const RowReads<Tile> reads;
   float sums[Tile::kFragmentsM][Tile::kFragmentsN][4] = {};
   const auto load = [&](int k, int stage) {
     Half* to = stages + stage * Tile::kStageElements;
@@ -118,7 +119,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   run_stages<Tile::kStages>(taps * turns, load, [&](int k, int stage) {
     const Half* tile = stages + stage * Tile::kStageElements;
     multiply_rows<Half, Tile>(
-        sums, tile, tile + Tile::kRows * Tile::kDepth, [&](uint32_t (&fragment)[4], int, int depth) {
+        sums, tile, tile + Tile::kRows * Tile::kDepth, reads, [&](uint32_t (&fragment)[4], int, int depth) {
           if constexpr (kStyled) {
             PYFACE_UNROLL
             for (int r = 0; r < 4; ++r) {

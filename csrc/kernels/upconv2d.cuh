@@ -137,7 +137,7 @@ __device__ __forceinline__ void multiply_taps(UpconvSums<Tile>& sums, const T* s
 // u = demod * sums, behind the carried rows.
 template <class T, class Tile>
 __device__ __forceinline__ void store_sums(const UpconvSums<Tile>& sums, T* u, const float (&demod)[2][2]) {
-  const int thread = kept_here(threadIdx.x), lane = thread & 31, warp = thread >> 5;
+  const int thread = kept(threadIdx.x), lane = thread & 31, warp = thread >> 5;
   const int chunk = warp / Tile::kWarpsM * 2;
   PYFACE_UNROLL
   for (int i = 0; i < Tile::kFragments; i++) {

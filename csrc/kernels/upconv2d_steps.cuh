@@ -87,15 +87,6 @@ struct UpconvBlock {
   }
 };
 
-// `v`, so that what is computed from it stays where it stands. Addresses that do not change from step to step
-// would else be computed before the first one and wait in local memory for the others.
-__device__ __forceinline__ int kept_here(int v) {
-#ifdef __CUDACC__
-  asm volatile("" : "+r"(v));
-#endif
-  return v;
-}
-
 // The low-pass filter as two vectors, turned, with the gain of 4 that doubling the size asks for.
 struct UpconvFilter {
   float down[4], across[4];
@@ -151,7 +142,8 @@ __device__ __forceinline__ void filter_rows(const U* u, const UpconvBlock<Step>&
   static_assert(kGroups >= 1 && kChunks * Step::kPairs % 32 == 0, "warps work on one group of rows");
   const UpconvShape& s = a.shape;
   const ConvEpilogue<false>& e = a.epilogue;
-  const int thread = kept_here(threadIdx.x), chunk = thread % kChunks, pair = thread / kChunks % Step::kPairs;
+  // kept: addresses that are the same at every step would else be computed before the first one, and spill.
+  const int thread = kept(threadIdx.x), chunk = thread % kChunks, pair = thread / kChunks % Step::kPairs;
   const int top = thread / (kChunks * Step::kPairs) * kGroupRows, out_top = 2 * first_row - 2 + top;
   const int o = block.channel + chunk * kN, x = 2 * (block.first_column + 1 + pair), width = 2 * s.w;
   if (top >= Step::kOutRows || o >= s.out_channels || x >= width) return;
