@@ -127,6 +127,9 @@ def section(path: Path, document: dict[str, Any]) -> Iterator[str]:
     if measurements:
         yield from ("### Fresh processes", "", *process_table(measurements), "", PROCESS, "")
     yield from ("### Where pyface loses", "", *losses(document["cases"], measurements), "")
+    failed = [f"* {each['name']}: {each['reason']}" for each in document.get("failed", [])]
+    if failed:
+        yield from ("### Failed", "", *failed, "")
     yield from _missing(document)
 
 

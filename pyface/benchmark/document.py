@@ -14,12 +14,13 @@ from pyface.benchmark.ceilings import Ceilings
 from pyface.benchmark.method import Quartiles, Timing, measure
 from pyface.errors import PyfaceError
 
-__all__ = ["check_result", "entry_of", "line_of", "result_error"]
+__all__ = ["check_result", "entry_of", "line_of", "reason_of", "result_error"]
 
 # The largest error that a variant other than ours is timed with, relative to the largest reference value: far
 # above rounding, far below what a misunderstood operation gives. Never below 10 times what ours is allowed.
 OTHERS_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.05}
 _CACHED_BYTES = 1 << 20
+_REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Checked:
     errors: Mapping[str, Mapping[str, float] | None]
     check: Mapping[str, float] | None
     wrong: Mapping[str, str]
+
+
+def reason_of(error: Exception) -> str:
+    """An error on one line of at most 300 characters, with its type where it is none of pyface's."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, (ImportError, PyfaceError)):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
 
 
 def result_error(result: Tensor | None, reference: Tensor) -> dict[str, float]:
@@ -54,7 +63,8 @@ def result_error(result: Tensor | None, reference: Tensor) -> dict[str, float]:
 def check_result(case: Case, work: Workload) -> Checked:
     """Every variant's result compared with the reference; ours alone where `work.errors` is false.
 
-    Raises PyfaceError when ours is off by more than it may: a wrong result has no speed.
+    Another variant that is wrong, or fails, is left out with the reason. Raises PyfaceError when ours is off
+    by more than it may: a wrong result has no speed.
     """
     if work.reference is None:
         return Checked({}, None, {})
@@ -71,12 +81,17 @@ def check_result(case: Case, work: Workload) -> Checked:
             errors[name] = found = result_error(_result(work.variants[name]), reference)
         except PyfaceError as error:
             problem: str | None = str(error)
+        except Exception as error:  # other runtimes raise types of their own
+            if ours:
+                raise
+            wrong[name] = reason_of(error)
+            continue
         else:
             problem = None
             if not found["max"] <= allowed:
                 problem = f"off by {found['max']:.3g} of the largest value; allowed is {allowed:g}"
         if problem and ours:
-            raise PyfaceError(f"{case.name}: the result of {name} is wrong: {problem}")
+            raise PyfaceError(f"the result of {name} is wrong: {problem}")
         if problem:
             wrong[name] = f"wrong result: {problem}"
     ours_error = errors[names[0]]

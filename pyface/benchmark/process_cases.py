@@ -26,6 +26,7 @@ import torch
 
 import pyface
 from pyface.benchmark.case import EAGER, OURS
+from pyface.benchmark.document import reason_of
 from pyface.benchmark.rivals import COMPILE, ONNX_RUNTIME, OPENVINO
 from pyface.benchmark.scaling_cases import channel_base_of
 from pyface.errors import BackendError
@@ -36,6 +37,7 @@ PEAKS = ((256, 8), (1024, 1))  # (resolution, batch)
 _DISTRIBUTIONS = {"torch": "torch", OPENVINO: "openvino", ONNX_RUNTIME: "onnxruntime"}
 _CHILD = Path(__file__).with_name("process_child.py")
 _LONGEST = 300.0  # seconds of a child
+Measured = tuple[list[dict[str, Any]], list[dict[str, str]], list[dict[str, str]]]
 _MODULE = {COMPILE: "torch", OPENVINO: "openvino", ONNX_RUNTIME: "onnxruntime"}
 
 
@@ -71,35 +73,39 @@ def measure_processes(
     device: str = "cpu",
     quick: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """(measurements, skipped): [{name, value, unit, variant}] and [{name, reason}], as the cases lie.
+) -> Measured:
+    """(measurements, skipped, failed): [{name, value, unit, variant}] and twice [{name, reason}].
 
-    quick: one process for each figure.
+    Another way that cannot be measured is skipped; one of ours that cannot has failed. quick: one process for
+    each figure.
     """
     if cases and torch.device(device).type != "cpu":
-        return [], [{"name": "process", "reason": "fresh processes are measured on the CPU"}]
+        return [], [{"name": "process", "reason": "fresh processes are measured on the CPU"}], []
     with tempfile.TemporaryDirectory(prefix="pyface-bench-") as folder:
         return _measured(cases, threads, Path(folder), quick, report)
 
 
 def _measured(
     cases: Sequence[ProcessCase], threads: int, folder: Path, quick: bool, report: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> Measured:
     measurements: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    failed: list[dict[str, str]] = []
     for case in cases:
         try:
             if (module := _MODULE.get(case.variant)) and importlib.util.find_spec(module) is None:
                 raise ImportError(f"{module} is not installed")
             values = [case.measure(threads, folder) for _ in range(1 if quick else case.repeats)]
-        except (ImportError, BackendError) as error:
-            skipped.append({"name": f"{case.name}, {case.variant}", "reason": str(error)})
-            report(f"{case.name}, {case.variant}: skipped, {error}")
+        except Exception as error:  # whatever it is, the other figures are taken
+            left_out = isinstance(error, (ImportError, BackendError)) and case.variant != OURS
+            found = {"name": f"{case.name}, {case.variant}", "reason": reason_of(error)}
+            (skipped if left_out else failed).append(found)
+            report(f"{found['name']}: {'skipped' if left_out else 'failed'}, {found['reason']}")
             continue
         value = float(f"{statistics.median(values):.4g}")
         measurements.append({"name": case.name, "value": value, "unit": case.unit, "variant": case.variant})
         report(f"{case.name}, {case.variant}: {value:g} {case.unit}")
-    return measurements, skipped
+    return measurements, skipped, failed
 
 
 def _start_cases() -> list[ProcessCase]:

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from pyface.benchmark.case import Formula, Variant
+from pyface.benchmark.document import reason_of
 from pyface.errors import BackendError
 
 __all__ = ["COMPILE", "ONNX_RUNTIME", "OPENVINO", "RIVALS", "build_rivals", "export_onnx", "forget_rivals"]
 
 COMPILE, OPENVINO, ONNX_RUNTIME = "torch.compile", "OpenVINO", "ONNX Runtime"
 _EXTRA = 'pip install "pyface-synth[bench]"'
-_REASON_LENGTH = 300
 
 Build = Callable[[Formula, str], Callable[[], Tensor]]
 
@@ -61,7 +61,7 @@ def build_rivals(
                 run = build(replace(formula, module=formula.better.get(name, formula.module)), dtype)
                 run()
         except Exception as error:  # converters raise types of their own, and any of them is a reason
-            reasons[name] = _reason(error)
+            reasons[name] = reason_of(error)
         else:
             built[name] = Variant(run)
     return built, reasons
@@ -71,13 +71,6 @@ def forget_rivals() -> None:
     """Drop what torch.compile keeps of the models it has compiled."""
     if "torch._dynamo" in sys.modules:  # nothing was compiled before it is imported
         torch.compiler.reset()
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, (ImportError, BackendError)):
-        text = f"{type(error).__name__}: {text}"
-    return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
 
 
 @contextlib.contextmanager

@@ -42,9 +42,13 @@ def screen_lines(document: Mapping[str, Any], seconds: float | None = None) -> l
     top = [*_machine_lines(document["machine"], seconds), "", *_ceiling_lines(document["ceilings"]), ""]
     settings = document["settings"]
     ways = [*([EAGER] if settings["eager"] else []), *settings["rivals"]]
-    rows = _table(entries, ways, LINES - len(top) - len(bottom) - len(document["skipped"]))
-    left_out = [_cut(f"left out: {each['name']}: {each['reason']}", COLUMNS) for each in document["skipped"]]
-    return [*top, *rows, *left_out, *bottom][:LINES]
+    missing = [
+        _cut(f"{word}: {each['name']}: {each['reason']}", COLUMNS)
+        for word, found in (("failed", document["failed"]), ("left out", document["skipped"]))
+        for each in found
+    ]
+    rows = _table(entries, ways, LINES - len(top) - len(bottom) - len(missing))
+    return [*top, *rows, *missing, *bottom][:LINES]
 
 
 def speed_of(entry: Entry) -> str:

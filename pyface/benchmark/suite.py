@@ -16,7 +16,7 @@ from pyface.benchmark.call_cases import call_cases
 from pyface.benchmark.case import EAGER, Case, Workload
 from pyface.benchmark.ceilings import Ceilings, measure_ceilings
 from pyface.benchmark.discriminator_cases import discriminator_cases
-from pyface.benchmark.document import entry_of, line_of
+from pyface.benchmark.document import entry_of, line_of, reason_of
 from pyface.benchmark.encoding_cases import encoding_cases
 from pyface.benchmark.layer_cases import layer_cases
 from pyface.benchmark.machine import machine_facts
@@ -153,9 +153,11 @@ def run_suite(
         report: gets one line per case.
         keep: gets the document so far after each case, so that a run that is ended loses nothing.
 
+    A case that fails (a wrong result of ours, or any error) has no times; it stands under "failed" with the
+    reason, and the run goes on. What cannot be done here (a package or a back-end is missing) is "skipped".
+
     Raises:
         ValueRangeError: no case matches.
-        PyfaceError: a result of ours differs from the reference by more than it may.
     """
     every: list[Case | ProcessCase] = [*all_cases(), *process_cases()]
     chosen = select(every, only, quick, screen)
@@ -169,8 +171,11 @@ def run_suite(
             document["ceilings"] = {str(count): known[count].to_dict() for count in sorted(known)}
             keep(document)
     processes = [case for case in chosen if isinstance(case, ProcessCase) and _wanted(case, way)]
-    document["measurements"], skipped = measure_processes(processes, num_threads, device, quick, report)
+    document["measurements"], skipped, failed = measure_processes(
+        processes, num_threads, device, quick, report
+    )
     document["skipped"] += skipped
+    document["failed"] += failed
     keep(document)
     return document
 
@@ -192,11 +197,14 @@ def _empty_document(way: _Way, only: list[str], quick: bool) -> dict[str, Any]:
         "cases": [],
         "measurements": [],
         "skipped": [],
+        "failed": [],
     }
 
 
 def _wanted(case: ProcessCase, way: _Way) -> bool:
     """A way that was not asked for is not measured in fresh processes either."""
+    if case.variant == EAGER:
+        return way.eager
     return case.variant not in RIVALS or case.variant in way.rivals
 
 
@@ -207,7 +215,8 @@ def _measure_case(
     document: dict[str, Any],
     report: Callable[[str], None],
 ) -> None:
-    """Adds an entry to the document, and to the ceilings those of a new number of threads."""
+    """Adds an entry, or the reason why there is none, to the document; to the ceilings those of a new number
+    of threads."""
     count = case.threads or way.num_threads
     try:
         with threads(count):
@@ -220,12 +229,16 @@ def _measure_case(
     except (ImportError, BackendError) as error:
         document["skipped"].append({"name": case.name, "reason": str(error)})
         report(f"{case.name}: skipped, {error}")
-        return
+    except Exception as error:  # whatever it is, the other cases are measured
+        reason = reason_of(error)
+        document["failed"].append({"name": case.name, "reason": reason})
+        report(f"{case.name}: failed, {reason}")
+    else:
+        document["cases"].append(entry)
+        report(line_of(entry))
     finally:
         forget_rivals()
         gc.collect()
-    document["cases"].append(entry)
-    report(line_of(entry))
 
 
 def _require_threads(case: Case) -> None:

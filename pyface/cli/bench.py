@@ -51,7 +51,7 @@ def parse_against(ctx: click.Context, option: click.Parameter, words: str | None
     metavar="TEXT",
     help="Measure the cases whose name has this in it, or whose group it is; may be repeated.",
 )
-@click.option("--suite", is_flag=True, help="Measure everything; takes an hour or two.")
+@click.option("--suite", is_flag=True, help="Measure everything; takes hours.")
 @click.option("--quick", is_flag=True, help="Fewer cases and rounds.")
 @click.option(
     "--against",
@@ -85,11 +85,12 @@ def command(
     list_names: bool,
     tune: bool,
 ) -> None:
-    """Say how fast this machine is at what, and what limits it: one screen, within three minutes.
+    """Say how fast this machine is at what, and what limits it: one screen, in a few minutes.
 
     With --only or --suite a line for each case instead, with the ratio to every other way to do it: above 1
-    pyface is faster. Figures are medians over interleaved rounds, and each result is checked against a
-    float64 reference first. bench/report.py turns the JSON files of --out into bench/RESULTS.md.
+    pyface is faster. Figures are medians over interleaved rounds; results are checked against a float64
+    reference first. A case that fails is written down, the others are measured, and the exit status is 1.
+    bench/report.py turns the JSON files of --out into bench/RESULTS.md.
     """
     if list_names:
         names = [*[case.name for case in all_cases()], *[case.name for case in process_cases()]]
@@ -131,6 +132,10 @@ def command(
         click.echo("\n".join(screen_lines(document, time.perf_counter() - start)))
     if out is not None:
         click.echo(f"wrote {_write(out, name, threads, document)}")
+    if document["failed"]:
+        failed = ", ".join(each["name"] for each in document["failed"])
+        click.echo(f"{len(document['failed'])} failed: {failed}", err=True)
+        sys.exit(1)
 
 
 def _check(only: Sequence[str], suite: bool, quick: bool, device: str, threads: int, tune: bool) -> None:

@@ -136,4 +136,5 @@ def document() -> dict[str, Any]:
             measurement("disk/installed", 20.67, "MB"),
         ],
         "skipped": [{"name": "align/x", "reason": "cv2 is not installed"}],
+        "failed": [],
     }  # fmt: skip

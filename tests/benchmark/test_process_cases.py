@@ -68,15 +68,29 @@ def test_median_of_repeats_and_reasons(monkeypatch):
     def absent(threads: int, folder: Path) -> float:
         raise BackendError("no such figure")
 
+    def no_room(threads: int, folder: Path) -> float:
+        raise OSError("no space left")
+
     cases = [
         ProcessCase("process/a", "pyface", "s", lambda threads, folder: next(values), 3),
+        ProcessCase("process/a", "torch eager", "s", absent),
         ProcessCase("process/b", "pyface", "s", absent),
+        ProcessCase("process/b", "torch eager", "s", no_room),
     ]
     lines: list[str] = []
-    measurements, skipped = measure_processes(cases, 1, report=lines.append)
+    measurements, skipped, failed = measure_processes(cases, 1, report=lines.append)
     assert measurements == [{"name": "process/a", "value": 2.0, "unit": "s", "variant": "pyface"}]
-    assert skipped == [{"name": "process/b, pyface", "reason": "no such figure"}]
-    assert lines == ["process/a, pyface: 2 s", "process/b, pyface: skipped, no such figure"]
+    assert skipped == [{"name": "process/a, torch eager", "reason": "no such figure"}]
+    assert failed == [
+        {"name": "process/b, pyface", "reason": "no such figure"},
+        {"name": "process/b, torch eager", "reason": "OSError: no space left"},
+    ]
+    assert lines == [
+        "process/a, pyface: 2 s",
+        "process/a, torch eager: skipped, no such figure",
+        "process/b, pyface: failed, no such figure",
+        "process/b, torch eager: failed, OSError: no space left",
+    ]
     assert measure_processes(cases[:1], 1, quick=True)[0][0]["value"] == 9.0
 
 

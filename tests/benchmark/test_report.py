@@ -123,6 +123,15 @@ def test_what_was_not_measured_has_its_reason(text):
     assert f"* torch.compile: BackendError: no C++ compiler was found ({SYNTHESIS})" in text
 
 
+def test_what_failed_has_a_part_of_its_own(report, document):
+    document["failed"] = [{"name": "blur/1", "reason": "MemoryError"}]
+    lines = list(report.section(report.BENCH / "results" / "some-device" / "suite.json", document))
+    assert lines[lines.index("### Failed") + 2] == "* blur/1: MemoryError"
+    del document["failed"]
+    lines = list(report.section(report.BENCH / "results" / "some-device" / "suite.json", document))
+    assert "### Failed" not in lines
+
+
 def test_ceilings(text):
     assert rows(text, "Ceilings")[2] == ["2", "14", "40", "290", "1200", "-", "1100"]
 

@@ -117,6 +117,19 @@ def test_what_was_measured_is_kept_when_the_run_ends_early(monkeypatch, document
     assert json.loads((tmp_path / "x.json").read_text()) == document
 
 
+def test_a_case_that_failed_is_the_exit_status(run, document, tmp_path):
+    document["failed"] = [{"name": "blur/1", "reason": "MemoryError"}, {"name": "call/2", "reason": "wrong"}]
+    done, _ = run("--suite", "--out", str(tmp_path / "x.json"))
+    assert done.exit_code == 1
+    assert done.stderr == "2 failed: blur/1, call/2\n"
+    assert done.stdout.endswith("x.json\n")
+    assert json.loads((tmp_path / "x.json").read_text()) == document
+    done, _ = run()
+    assert done.exit_code == 1
+    assert "failed: blur/1: MemoryError" in done.stdout.splitlines()
+    assert len(done.stdout.splitlines()) <= 40
+
+
 def test_list():
     shown = CliRunner().invoke(bench.command, ["--list"]).output.splitlines()
     assert shown[: len(all_cases())] == [case.name for case in all_cases()]

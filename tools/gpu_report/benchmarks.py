@@ -92,24 +92,22 @@ def _one_case(events: Path, name: str, rates: Mapping[int, Any], place: Place) -
 
     from pyface.benchmark import run_suite
 
-    try:
-        document = run_suite(
-            [name], quick=place.quick, device="cuda", rivals=place.rivals, ceilings=rates, report=_tell
-        )
-    except Exception as error:
-        emit(events, item=name, failed=f"{type(error).__name__}: {error}"[:3000])
-        _tell(f"{name}: failed, {error}")
+    document = run_suite(
+        [name], quick=place.quick, device="cuda", rivals=place.rivals, ceilings=rates, report=_tell
+    )
+    for entry in document["cases"]:
+        emit(events, item=entry["name"], done=entry)
+    for entry in document["skipped"]:
+        emit(events, item=entry["name"], skipped=entry["reason"])
+    for entry in document["failed"]:
+        emit(events, item=entry["name"], failed=entry["reason"])
+    if document["failed"]:
         try:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
         except RuntimeError:
             os._exit(_CONTEXT_LOST)
-        return {name}
-    for entry in document["cases"]:
-        emit(events, item=entry["name"], done=entry)
-    for entry in document["skipped"]:
-        emit(events, item=entry["name"], skipped=entry["reason"])
-    return {entry["name"] for entry in [*document["cases"], *document["skipped"]]}
+    return {entry["name"] for key in ("cases", "skipped", "failed") for entry in document[key]}
 
 
 def _tell(line: str) -> None:
