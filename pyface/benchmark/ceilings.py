@@ -1,10 +1,10 @@
 """What the machine can do at most: the rates that measured times are held against (the roofline).
 
 A rate is the best that a few shapes reach through torch and its libraries: matrix products and convolutions
-of random data (matrix units run faster on zeros, which draw less power), copies of a buffer far larger than
-the caches and of one that fits into the second level. A kernel that is better than theirs can reach more than
-the rate. Source of the model: Williams, Waterman and Patterson 2009, "Roofline: an insightful visual
-performance model for multicore architectures", section 3.
+of random data (matrix units run faster on zeros, which draw less power), copies of 128 MiB (1 GiB on a GPU),
+which is beyond most caches, and of a buffer that fits into the second level. A kernel that is better than
+theirs can reach more than the rate. Source of the model: Williams, Waterman and Patterson 2009, "Roofline: an
+insightful visual performance model for multicore architectures", section 3.
 """
 
 from __future__ import annotations

@@ -16,9 +16,12 @@ stream.
 What is the same for all variants of a case: weights and inputs, the number of threads, an allocator that
 keeps freed memory (`pyface.training.allocator`, set once for a whole run), a freshly allocated result in
 every call unless the name says otherwise, two samples to warm up, and no thread pinned to a core. Conversion
-and compilation happen before, outside of the measured time. Each result is compared with the float64
-reference first: a wrong one of ours ends the run, a wrong one of another is written down as wrong and not
-timed.
+and compilation happen before, outside of the measured time. Where a case has a reference, results are
+compared with it first: a case in which ours is wrong has failed, another way that is wrong is written down
+and not timed.
+
+Cold caches: a buffer of 96 MiB is overwritten before each sample. Last levels that are larger keep part of
+the data, of every variant alike.
 """
 
 from __future__ import annotations
@@ -110,7 +113,7 @@ def measure(
         rounds: samples of each.
         warmup: samples of each that do not count, before the rest.
         calls: runs per sample.
-        cold: overwrite a buffer larger than the caches before every sample.
+        cold: overwrite a buffer of 96 MiB before every sample.
         device: "cpu" or "cuda".
         budget_s: stop after the round in which so many seconds have passed; at least three rounds are made.
     """

@@ -53,7 +53,7 @@ LARGEST_TOGETHER = 64  # outputs above this side are always taken one by one: ba
 def tune(out: Path | None = None, report: Callable[[str], None] = print) -> Path:
     """Measure this machine's table, write it and use it from now on; the file.
 
-    Takes two to four minutes and one thread.
+    Takes minutes, and one thread.
 
     Args:
         out: where to write; None: the user's table, which later calls of pyface find.
