@@ -352,7 +352,13 @@ void run_all() {
 }
 
 void run_race() {
-  for (int tile = 0; tile < kConvTiles; tile++) test_tile<__half>(tile, 0);
+  test_case<__half>(
+      with({1, 8, 8, 40, 104}, [](Case& c) { c.tile = 0, c.kernel = 1, c.pad = 0, c.heads = 2; }), 0);
+  for (int tile : {2, 3, 6}) {  // a thread each of the system: few of them
+    Case c{2, 8, 8, tile == 6 ? 40 : 8, 24};
+    c.tile = tile, c.heads = 2;
+    test_case<__half>(c, 0);
+  }
   test_case<__nv_bfloat16>(with({5, 3, 3, 72, 16}, [](Case& c) { c.tile = 2, c.splits = 2; }), 0);
   test_case<float>({2, 5, 6, 40, 24}, 0);
 }

@@ -136,7 +136,7 @@ def test_mutant_that_waits_one_group_too_lax_is_wrong(emulator: Any) -> None:
     where = {"program": "emu_conv2d", "op": "conv2d", "header": "mma_tiles"}
     done = run(emulator.mutant("plain", "lax_stages", *change, **where), "race")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL conv2d")]
-    assert len(failed) >= 4  # every tile
+    assert len(failed) >= 4
 
 
 UPCONV = {"program": "emu_upconv2d", "op": "upconv2d", "header": "upconv2d_steps"}
