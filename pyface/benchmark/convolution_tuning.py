@@ -47,12 +47,12 @@ def tune(out: Path | None = None, report: Callable[[str], None] = print) -> Path
     k = _native._load("cuda")
     if isinstance(k, str):
         raise BackendError(
-            f"convolutions are tuned on a GPU, and {k}. Build pyface._cuda on a machine with one."
+            f"convolutions are tuned on a GPU, and {k}. Build the CUDA module on a machine with one."
         )
     device = torch.device("cuda", 0)
     capability = k.capability(device)
     if capability is None:
-        raise BackendError("the CUDA kernels name no compute capability. Build pyface._cuda anew.")
+        raise BackendError("the CUDA kernels name no compute capability. Build the CUDA module anew.")
     rows = []
     with torch.inference_mode():
         for shape in conv_shapes():
