@@ -56,8 +56,9 @@ the largest by the largest value; the root of the mean square by the standard de
 TRAINING = """Gmain and Dmain run in every step, path length (Gpl, on half of the batch) in every 4th and
 R1 (Dr1) in every 16th; a step is Gmain + Gpl / 4 + Dmain + Dr1 / 16, each with its backward pass and Adam.
 Plain torch is the same networks with the same weights as one would write them from the paper: per-sample
-weights in grouped convolutions, separate bias and activation, float32, NCHW. All of them run in one process
-whose malloc keeps freed memory, as `pyface train` sets it."""
+weights in grouped convolutions, separate bias and activation, float32, NCHW; "autocast" is the same by
+torch's autocast to bfloat16. All of them run in one process whose malloc keeps freed memory, as
+`pyface train` sets it."""
 PROCESS = """Each figure is taken in processes of its own. In brackets: theirs by ours. Seconds are wall
 time. Memory is the high-water mark of a process that loads a synthesis network and runs it, its imports
 included (the processes of OpenVINO and ONNX Runtime import neither torch nor pyface)."""

@@ -1,7 +1,7 @@
 """A full training step of StyleGAN2, with both regularisers, against the same networks in plain torch.
 
-Each phase is timed by itself. A regulariser that is due at every n-th step counts 1/n, as in "lazy"
-regularisation (Karras et al. 2020, appendix B).
+Plain torch computes in float32, and by autocast in bfloat16. Each phase is timed by itself. A regulariser
+that is due at every n-th step counts 1/n, as in "lazy" regularisation (Karras et al. 2020, appendix B).
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from pyface.benchmark.arithmetic import count_flops
-from pyface.benchmark.case import EAGER, OURS, Case, Part, Variant, Workload
+from pyface.benchmark.case import EAGER, OURS, Case, Part, Variant, Workload, eager_form
 from pyface.benchmark.plain_stylegan2 import plain_twin
 
-__all__ = ["PHASES", "PRECISIONS", "training_cases", "training_workload"]
+__all__ = ["AUTOCAST", "PHASES", "PRECISIONS", "training_cases", "training_workload"]
 
 PHASES = ("Gmain", "Gpl", "Dmain", "Dr1")
+AUTOCAST = eager_form("autocast")
 PRECISIONS = {OURS: "bfloat16", f"{OURS} float32": "float32"}
 _SIZES = ((64, 8), (256, 2))  # (resolution, batch)
 
 
 def training_cases() -> list[Case]:
-    """A step at 64 and at 256 px with channel_base 16384: bfloat16 and float32 beside plain torch float32."""
+    """A step at 64 and at 256 px with channel_base 16384: bfloat16 and float32, ours and plain."""
     return [
         Case(
             f"training step/{batch}x3x{side}x{side}", "training", "training step", f"{batch}x3x{side}x{side}",
@@ -49,11 +50,12 @@ def training_workload(side: int, batch: int, device: str, **settings: Any) -> Wo
         recipe = StyleGAN2Recipe(resolution=(side, side), batch=batch, precision=precision, **settings)
         variants[name] = _variant(recipe, device, plain=False)
     variants[EAGER] = _variant(recipe, device, plain=True)
+    variants[AUTOCAST] = _variant(recipe, device, plain=True, autocast=True)
     flops = sum(part.weight * count_flops(part.run) for part in variants[OURS].parts.values())
     return Workload(variants, flops=round(flops), items=batch)
 
 
-def _variant(recipe: Any, device: str, plain: bool) -> Variant:
+def _variant(recipe: Any, device: str, plain: bool, autocast: bool = False) -> Variant:
     from pyface.models import StyleGAN2Discriminator, StyleGAN2Generator
 
     torch.manual_seed(0)
@@ -64,6 +66,8 @@ def _variant(recipe: Any, device: str, plain: bool) -> Variant:
     generator.requires_grad_(False)
     discriminator.requires_grad_(False)
     runs = _phases(recipe, generator, discriminator, device)
+    if autocast:
+        runs = [_autocast(run, device) for run in runs]
     weights = (1.0, 1 / recipe.path_length_interval, 1.0, 1 / recipe.r1_interval)
     parts = {name: Part(run, weight) for name, run, weight in zip(PHASES, runs, weights, strict=True)}
 
@@ -72,6 +76,14 @@ def _variant(recipe: Any, device: str, plain: bool) -> Variant:
             run()
 
     return Variant(step, parts=parts)
+
+
+def _autocast(run: Callable[[], None], device: str) -> Callable[[], None]:
+    def cast() -> None:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            run()
+
+    return cast
 
 
 def _phases(

@@ -103,7 +103,7 @@ def test_twin_refuses_what_it_has_no_form_of():
 
 def test_phases_run_and_are_weighted():
     work = training_workload(16, 4, "cpu", z_dim=8, w_dim=8, **SMALL)
-    assert list(work.variants) == ["pyface", "pyface float32", EAGER]
+    assert list(work.variants) == ["pyface", "pyface float32", EAGER, "torch eager, autocast"]
     for variant in work.variants.values():
         assert tuple(variant.parts) == PHASES
         assert [part.weight for part in variant.parts.values()] == [1, 1 / 4, 1, 1 / 16]
