@@ -12,9 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["BEST_FORM", "EAGER", "OURS", "Case", "Formula", "Part", "Variant", "Workload", "eager_form"]
+__all__ = [
+    "BEST_FORM",
+    "EAGER",
+    "OURS",
+    "Case",
+    "Formula",
+    "Part",
+    "Variant",
+    "Workload",
+    "eager_form",
+    "inferred",
+]
 
 OURS, EAGER = "pyface", "torch eager"
 
@@ -25,6 +37,16 @@ def eager_form(form: str) -> str:
 
 
 BEST_FORM = eager_form("best form")
+
+
+def inferred(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Tensor]:
+    """What calls `function(*inputs)` in inference mode."""
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            return function(*inputs)
+
+    return run
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The discriminator of StyleGAN2 without gradients, against the same weights in plain torch.
 
-"torch eager" is float32 and NCHW; the best form is the same code in NHWC, by autocast where the case is in
-bfloat16.
+"torch eager" is float32 and NCHW; the best form is the same code in NHWC and in the precision of the case, to
+which weights and images are converted beforehand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyface.benchmark.case import BEST_FORM, EAGER, OURS, Case, Formula, Variant, Workload
+from pyface.benchmark.case import BEST_FORM, EAGER, OURS, Case, Formula, Variant, Workload, inferred
 from pyface.benchmark.plain_stylegan2 import plain_twin
 from pyface.training.allocator import keep_freed_memory
 
@@ -61,31 +61,25 @@ def discriminator_workload(batch: int, dtype: str, device: str, side: int, **set
     network = StyleGAN2Discriminator(DiscriminatorConfig(side, **settings)).to(device).eval()
     network.requires_grad_(False)
     plain = plain_twin(network).requires_grad_(False)
-    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = getattr(torch, dtype)
+    last: nn.Module = copy.deepcopy(plain).to(kind, memory_format=torch.channels_last)  # type: ignore[call-overload]
     numbers = torch.Generator().manual_seed(0)
     image = (torch.rand(batch, 3, side, side, generator=numbers) * 2 - 1).to(device)
-    image_last = image.contiguous(memory_format=torch.channels_last)
+    image_last = image.to(kind, memory_format=torch.channels_last)
 
     def ours() -> Tensor:
         with torch.inference_mode():
             logits: Tensor = network(image, precision=dtype)
             return logits
 
-    def eager() -> Tensor:
-        with torch.inference_mode():
-            logits: Tensor = plain(image)
-            return logits
-
-    def best() -> Tensor:
-        with torch.inference_mode(), torch.autocast(image.device.type, kind, enabled=kind != torch.float32):
-            logits: Tensor = last(image_last)
-            return logits.float()
-
     config = network.config
     weights = sum(p.numel() for p in network.parameters())
     return Workload(
-        {OURS: Variant(ours), EAGER: Variant(eager), BEST_FORM: Variant(best)},
+        {
+            OURS: Variant(ours),
+            EAGER: Variant(inferred(plain, image)),
+            BEST_FORM: Variant(inferred(last, image_last)),
+        },
         reference=lambda: _logits(copy.deepcopy(plain).double(), image.double()),
         bytes=batch * _activations(config) * kind.itemsize + 4 * image.numel() + weights * kind.itemsize,
         flops=2 * batch * discriminator_macs(config),

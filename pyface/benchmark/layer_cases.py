@@ -22,7 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyface.benchmark.case import BEST_FORM, EAGER, OURS, Case, Formula, Part, Variant, Workload, eager_form
+from pyface.benchmark.case import (
+    BEST_FORM,
+    EAGER,
+    OURS,
+    Case,
+    Formula,
+    Part,
+    Variant,
+    Workload,
+    eager_form,
+    inferred,
+)
 from pyface.benchmark.plain_stylegan2 import PlainStyledConv
 from pyface.benchmark.shared_stylegan2 import SharedLayer
 from pyface.errors import BackendError
@@ -209,7 +220,7 @@ def layer_workload(layer: LayerSize, batch: int, dtype: str, device: str) -> Wor
     styles = torch.rand(batch, layer.inputs, generator=numbers) + 0.5
     x, styles = x.to(device), styles.to(device)
     variants = {OURS: _ours(layer, plain, x, styles, dtype)}
-    variants[EAGER] = Variant(_inferred(plain.styled, x, styles))
+    variants[EAGER] = Variant(inferred(plain.styled, x, styles))
     last = x.to(kind, memory_format=torch.channels_last)
     forms = (
         {BEST_FORM: "phases", eager_form("transposed"): "transposed"}
@@ -218,7 +229,7 @@ def layer_workload(layer: LayerSize, batch: int, dtype: str, device: str) -> Wor
     )
     for name, form in forms.items():
         module = SharedLayer(plain, up_form=form, dtype=kind, channels_last=True, in_place=True).to(device)
-        variants[name] = Variant(_inferred(module, last, styles))
+        variants[name] = Variant(inferred(module, last, styles))
     area = layer.side**2
     traffic = batch * area * (layer.inputs + layer.outputs * layer.up**2) + 9 * layer.inputs * layer.outputs
     return Workload(
@@ -263,14 +274,6 @@ def _ours(layer: LayerSize, plain: PlainStyledConv, x: Tensor, styles: Tensor, d
     return Variant(run, result=fused.result)
 
 
-def _inferred(function: Callable[..., Tensor], *inputs: Tensor) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        with torch.inference_mode():
-            return function(*inputs)
-
-    return run
-
-
 def convolutions_workload(layers: Sequence[LayerSize], batch: int, dtype: str, device: str) -> Workload:
     """The convolutions of `layers` on `batch` images, each a part; the whole is their sum."""
     keep_freed_memory()
@@ -308,8 +311,8 @@ def _each(runs: Sequence[Callable[[], object]]) -> Callable[[], None]:
 def _convolution(layer: LayerSize, x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
     """NCHW, transposed where it up-samples."""
     if layer.up == 1:
-        return _inferred(partial(F.conv2d, padding=1), x, weight)
-    return _inferred(partial(F.conv_transpose2d, stride=2), x, weight.transpose(0, 1).contiguous())
+        return inferred(partial(F.conv2d, padding=1), x, weight)
+    return inferred(partial(F.conv_transpose2d, stride=2), x, weight.transpose(0, 1).contiguous())
 
 
 def _phased(layer: LayerSize, x: Tensor, weight: Tensor) -> Callable[[], None]:

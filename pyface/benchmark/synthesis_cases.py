@@ -10,14 +10,23 @@ phases and OpenVINO the folded filter, which were 6 to 10 % faster there. All ad
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyface.benchmark.case import BEST_FORM, EAGER, OURS, Case, Formula, Variant, Workload, eager_form
+from pyface.benchmark.case import (
+    BEST_FORM,
+    EAGER,
+    OURS,
+    Case,
+    Formula,
+    Variant,
+    Workload,
+    eager_form,
+    inferred,
+)
 from pyface.benchmark.plain_stylegan2 import PlainGenerator, plain_twin
 from pyface.benchmark.rivals import COMPILE, OPENVINO
 from pyface.benchmark.shared_stylegan2 import SharedSynthesis
@@ -180,9 +189,9 @@ def synthesis_workload(network: Any, batch: int, dtype: str, device: str) -> Wor
         image: Tensor = twin.synthesis(ws.to(exact))
         return image
 
-    variants = {OURS: Variant(ours), EAGER: Variant(_inferred(plain.synthesis, ws))}
+    variants = {OURS: Variant(ours), EAGER: Variant(inferred(plain.synthesis, ws))}
     for name, form in best_forms(plain, dtype).items():
-        variants[name] = Variant(_inferred(form.to(device), ws))
+        variants[name] = Variant(inferred(form.to(device), ws))
     counts = SynthesisCounts.of(network.config)
     return Workload(
         variants,
@@ -201,12 +210,3 @@ def _formula(plain: PlainGenerator, ws: Tensor, dtype: str) -> Formula:
 
     better = {COMPILE: module("phases"), OPENVINO: module("folded")} if dtype == "bfloat16" else {}
     return Formula(module("transposed"), (ws,), better)
-
-
-def _inferred(module: nn.Module, *inputs: Tensor) -> Callable[[], Tensor]:
-    def run() -> Tensor:
-        with torch.inference_mode():
-            result: Tensor = module(*inputs)
-            return result
-
-    return run
