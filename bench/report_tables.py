@@ -82,7 +82,7 @@ def case_table(cases: Sequence[Entry], threads: int) -> list[str]:
     for case in cases:
         ours = next(iter(case["variants"].values()))
         size = case["size"] if case["threads"] == threads else f"{case['size']}, {case['threads']} threads"
-        reached = case["roofline"]
+        reached = case["roofline"] if case["flops"] else None  # without arithmetic the share says little
         lines.append(
             row(
                 [

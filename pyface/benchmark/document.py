@@ -235,7 +235,7 @@ def line_of(entry: Mapping[str, Any]) -> str:
     text = f"{entry['name']}: {time:.4g} ms"
     if entry["items_per_s"]:
         text += f", {entry['items_per_s']:.4g} images/s"
-    if entry["roofline"]:
+    if entry["roofline"] and entry["flops"]:  # where arithmetic was not counted, the share says little
         text += f", {entry['roofline']['fraction']:.0%} of the {entry['roofline']['bound']} ceiling"
     ratios = [f"{q['median']:.2f}x {name}" for name, q in entry["speedup"].items()]
     return ", ".join([text, *ratios, *(f"no {name}" for name in entry["left_out"])])
