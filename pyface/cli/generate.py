@@ -29,6 +29,12 @@ def _network_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--class", "label", type=int, help="Number of the class, for one-hot conditions."),
             click.option("--condition", help="Values by name, such as smile=1,glasses=0; the rest is 0."),
             click.option("--batch", type=int, default=16, show_default=True, help="Images drawn at a time."),
+            click.option(
+                "--precision",
+                type=click.Choice(["float32", "bfloat16", "float16"]),
+                help="What to compute in; bfloat16 is several times faster on a CPU with AMX.  "
+                "[default: as the network was trained]",
+            ),
             click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]"),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
         ]
@@ -87,6 +93,7 @@ def images(seeds: str, out: Path, grid: bool, noise_mode: str, **options: Any) -
         noise_mode=noise_mode,
         batch=options["batch"],
         device=options["device"],
+        precision=options["precision"],
     )
     written = write_images(out, drawn, grid=grid)
     click.echo(f"{len(written)} file{'s' if len(written) != 1 else ''} in {out}")
@@ -118,6 +125,7 @@ def video(seeds: str, out: Path, frames: int, fps: int, **options: Any) -> None:
         truncation_psi=options["truncation_psi"],
         batch=options["batch"],
         device=options["device"],
+        precision=options["precision"],
     )
     make_folder(out.parent)
     write_video(out, drawn, fps)
@@ -151,6 +159,7 @@ def style_mixing(rows: str, cols: str, styles: str, out: Path, noise_mode: str, 
         noise_mode=noise_mode,
         batch=options["batch"],
         device=options["device"],
+        precision=options["precision"],
     )
     make_folder(out.parent)
     write_image(out, sheet)
@@ -198,6 +207,7 @@ def dataset(count: int, out: Path, seed: int, **options: Any) -> None:
             truncation_psi=options["truncation_psi"],
             batch=options["batch"],
             device=options["device"],
+            precision=options["precision"],
             facts=facts,
             progress=lambda done: bar.update(done - bar.n),
         )

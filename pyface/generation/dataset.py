@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pyface.errors import DataError, ValueRangeError
-from pyface.generation.images import as_pixels
+from pyface.generation.images import as_pixels, synthesis_options
 from pyface.io.atomic import make_folder, write_text
 from pyface.io.images import write_image
 from pyface.io.rng import Domain, normals, uniforms
@@ -74,6 +74,7 @@ def write_dataset(
     truncation_psi: float = 1.0,
     batch: int = 16,
     device: str = "cpu",
+    precision: str | None = None,
     facts: dict[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
@@ -82,9 +83,9 @@ def write_dataset(
 
     Layout: VIS/000000_000.png (one folder for each spectrum), labels.jsonl with one record for each image,
     dataset.json with the conditions as vectors, card.json with all that is needed to make the same folder
-    again. names: of the conditions. choices: see `draw_conditions`. progress: called with the number of
-    images done. Returns the files of the first spectrum. Raises DataError when the folder holds another
-    dataset.
+    again. names: of the conditions. choices: see `draw_conditions`. precision: as in `images_of_seeds`.
+    progress: called with the number of images done. Returns the files of the first spectrum. Raises
+    DataError when the folder holds another dataset.
     """
     if count < 1 or batch < 1:
         raise ValueRangeError(f"count and batch must be 1 or more; got {count} and {batch}.")
@@ -95,6 +96,7 @@ def write_dataset(
         "truncation_psi": truncation_psi,
         "conditions": list(names),
         "label_choices": len(choices) if choices is not None else 0,
+        **({} if precision is None else {"precision": precision}),
     }
     _prepare(folder, card)
     for spectrum in generator.spectra:
@@ -108,15 +110,13 @@ def write_dataset(
         files = [f"{i:06d}_000.png" for i in range(first, first + number)]
         if not all((folder / s.upper() / file).exists() for s in generator.spectra for file in files):
             z = draw_latents(seed, first, number, generator.z_dim)
-            for file, pixels in zip(files, _draw(generator, z, c, truncation_psi, device), strict=True):
+            drawn = _draw(generator, z, c, truncation_psi, device, precision)
+            for file, pixels in zip(files, drawn, strict=True):
                 for spectrum, image in pixels.items():
                     write_image(folder / spectrum.upper() / file, image, sync=False)
         for i, (file, row) in enumerate(zip(files, c.tolist(), strict=True)):
-            values = [round(v, 6) for v in row]
-            conditions = dict(zip(names, values, strict=True))
-            record = {"file": f"{main}/{file}", "identity": first + i, "sample": 0, "conditions": conditions}
-            records.append(json.dumps(record))
-            labels.append([f"{main}/{file}", values])
+            records.append(_record(f"{main}/{file}", first + i, names, row))
+            labels.append([f"{main}/{file}", [round(v, 6) for v in row]])
         if progress:
             progress(first + number)
     write_text(folder / "labels.jsonl", "\n".join(records) + "\n")
@@ -125,9 +125,15 @@ def write_dataset(
     return [folder / main / f"{i:06d}_000.png" for i in range(count)]
 
 
+def _record(file: str, identity: int, names: Sequence[str], row: Sequence[float]) -> str:
+    """A line of labels.jsonl."""
+    conditions = dict(zip(names, (round(v, 6) for v in row), strict=True))
+    return json.dumps({"file": file, "identity": identity, "sample": 0, "conditions": conditions})
+
+
 @torch.inference_mode()
 def _draw(
-    generator: Any, z: torch.Tensor, c: torch.Tensor, psi: float, device: str
+    generator: Any, z: torch.Tensor, c: torch.Tensor, psi: float, device: str, precision: str | None
 ) -> list[dict[str, np.ndarray]]:
     ws = generator.mapping(z.to(device), c.to(device), truncation_psi=psi)
-    return as_pixels(generator.synthesis(ws, noise_mode="const"))
+    return as_pixels(generator.synthesis(ws, **synthesis_options("const", precision)))

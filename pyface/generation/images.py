@@ -16,7 +16,14 @@ from pyface.errors import ValueRangeError
 from pyface.io.atomic import make_folder
 from pyface.io.images import contact_sheet, to_uint8, write_image
 
-__all__ = ["as_pixels", "images_of_seeds", "latents_of_seeds", "parse_numbers", "write_images"]
+__all__ = [
+    "as_pixels",
+    "images_of_seeds",
+    "latents_of_seeds",
+    "parse_numbers",
+    "synthesis_options",
+    "write_images",
+]
 
 MAX_NUMBERS = 10_000_000
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
@@ -53,6 +60,11 @@ def as_pixels(images: Tensor | dict[str, Tensor]) -> list[dict[str, np.ndarray]]
     return [{name: image[i] for name, image in pixels.items()} for i in range(count)]
 
 
+def synthesis_options(noise_mode: str, precision: str | None) -> dict[str, Any]:
+    """What a generator's `synthesis` is called with; precision None leaves it to the network."""
+    return {"noise_mode": noise_mode} | ({} if precision is None else {"precision": precision})
+
+
 @torch.inference_mode()
 def images_of_seeds(
     generator: Any,
@@ -63,11 +75,13 @@ def images_of_seeds(
     noise_mode: str = "const",
     batch: int = 16,
     device: str = "cpu",
+    precision: str | None = None,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(seed, {spectrum: uint8 [H, W, C]}) for each seed.
 
     c: [c_dim] for all images or [len(seeds), c_dim]; zeros when absent. noise_mode "random" draws the noise
-    of each batch from its first seed, so the same seeds and batch give the same images.
+    of each batch from its first seed, so the same seeds and batch give the same images. precision: element
+    type of the synthesis, "float32", "bfloat16" or "float16"; None: as the network is configured.
     """
     if c is None:
         c = torch.zeros(generator.c_dim)
@@ -75,7 +89,7 @@ def images_of_seeds(
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
         z = latents_of_seeds(part, generator.z_dim).to(device)
-        options: dict[str, Any] = {"noise_mode": noise_mode}
+        options = synthesis_options(noise_mode, precision)
         if noise_mode == "random":
             options["generator"] = torch.Generator(device).manual_seed(part[0])
         ws = generator.mapping(z, rows[start : start + batch].to(device), truncation_psi=truncation_psi)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyface.errors import DataError, MissingExtraError, ValueRangeError
-from pyface.generation.images import as_pixels, latents_of_seeds
+from pyface.generation.images import as_pixels, latents_of_seeds, synthesis_options
 from pyface.io.atomic import atomic_write
 
 __all__ = ["interpolated_frames", "write_video"]
@@ -47,10 +47,12 @@ def interpolated_frames(
     truncation_psi: float = 1.0,
     batch: int = 16,
     device: str = "cpu",
+    precision: str | None = None,
 ) -> Iterator[np.ndarray]:
     """uint8 frames [H, W, 3] of a walk from seed to seed and back to the first, `frames` between two seeds.
 
-    The walk is smooth in W, and the noise stays the same. The first spectrum is shown.
+    The walk is smooth in W, and the noise stays the same. The first spectrum is shown. precision: as
+    in `images_of_seeds`.
     """
     if len(seeds) < 2 or frames < 1:
         raise ValueRangeError(
@@ -59,8 +61,9 @@ def interpolated_frames(
     labels = torch.zeros(generator.c_dim) if c is None else c
     z = latents_of_seeds(seeds, generator.z_dim).to(device)
     ws = generator.mapping(z, labels.to(device).expand(len(seeds), -1), truncation_psi=truncation_psi)
+    options = synthesis_options("const", precision)
     for part in closed_curve(ws.cpu(), frames).split(batch):
-        for pixels in as_pixels(generator.synthesis(part.to(device), noise_mode="const")):
+        for pixels in as_pixels(generator.synthesis(part.to(device), **options)):
             first = next(iter(pixels.values()))
             yield np.repeat(first, 3, axis=2) if first.shape[2] == 1 else first
 

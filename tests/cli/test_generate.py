@@ -57,6 +57,34 @@ def test_video_mixing_and_dataset(tmp_path, network):
     assert len(list((tmp_path / "set" / "VIS").glob("*.png"))) == 5
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_precision_reaches_the_network(tmp_path, monkeypatch, network, precision):
+    asked = []
+    from pyface.models.stylegan2 import SynthesisNetwork
+
+    inner = SynthesisNetwork.forward
+    monkeypatch.setattr(
+        SynthesisNetwork,
+        "forward",
+        lambda self, *a, **k: (asked.append(k.get("precision")), inner(self, *a, **k))[1],
+    )
+    chosen = ["--network", network, "--precision", precision]
+    for verb in (
+        ["images", "--seeds", "0,1", "--out", tmp_path / "a"],
+        ["video", "--seeds", "0,1", "--frames", 1, "--out", tmp_path / "walk.webp"],
+        ["style-mixing", "--rows", "0", "--cols", "1", "--styles", "0-1", "--out", tmp_path / "mix.png"],
+        ["dataset", "--count", 2, "--out", tmp_path / "set"],
+    ):
+        asked.clear()
+        result = _call(*verb, *chosen)
+        assert result.exit_code == 0, result.output
+        assert asked
+        assert set(asked) == {precision}
+    other = ["--network", network, "--precision", "float16"]
+    result = _call("dataset", "--count", 2, "--out", tmp_path / "set", *other)
+    assert "precision differ" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
