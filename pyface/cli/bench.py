@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +132,13 @@ def command(
         click.echo("\n".join(screen_lines(document, time.perf_counter() - start)))
     if out is not None:
         click.echo(f"wrote {_write(out, name, threads, document)}")
-    if document["failed"]:
-        failed = ", ".join(each["name"] for each in document["failed"])
-        click.echo(f"{len(document['failed'])} failed: {failed}", err=True)
+    _exit_for(document["failed"])
+
+
+def _exit_for(failed: Sequence[Mapping[str, str]]) -> None:
+    """Names what failed and ends with exit status 1; returns where nothing did."""
+    if failed:
+        click.echo(f"{len(failed)} failed: {', '.join(each['name'] for each in failed)}", err=True)
         sys.exit(1)
 
 
