@@ -185,6 +185,23 @@ def conv2d_plan(
     splits: int,
     where: int,
 ) -> tuple[bool, int, int, int, int, bool]: ...
+def conv2d_heads(
+    y: int,
+    heads: int,
+    head_bias: int,
+    skip: int,
+    skip_filter: int,
+    image: int,
+    dtype: int,
+    n: int,
+    h: int,
+    w: int,
+    channels: int,
+    head_count: int,
+    head_clamp: float,
+    add_to_image: bool,
+    where: int,
+) -> None: ...
 def upconv2d(
     x: int,
     weight: int,

@@ -93,4 +93,27 @@ void bind_conv2d(pybind11::module_& m, void (*launch)(const Conv2dParams&, Where
       "`aligned`: x and weight begin at multiples of 16 bytes.");
 }
 
+template <class Where>
+void bind_conv2d_heads(pybind11::module_& m, void (*launch)(const Conv2dParams&, Where)) {
+  using pybind11::arg;
+  using W = WhereArgument<Where>;
+  m.def(
+      "conv2d_heads",
+      [launch](Address y, Address heads, Address head_bias, Address skip, Address skip_filter, Address image,
+               int dtype, int64_t n, int64_t h, int64_t w, int64_t channels, int head_count,
+               double head_clamp, bool add_to_image, W where) {
+        Conv2dParams p{};
+        p.y = out(y), p.heads = in(heads), p.head_bias = in(head_bias), p.skip = in(skip);
+        p.skip_filter = in(skip_filter), p.image = out(image), p.dtype = DType(dtype);
+        p.n = n, p.out_h = h, p.out_w = w, p.out_channels = channels;
+        p.head_count = head_count, p.head_clamp = head_clamp, p.add_to_image = add_to_image;
+        validate_heads(p);
+        launch(p, to_where<Where>(where));
+      },
+      arg("y"), arg("heads"), arg("head_bias"), arg("skip"), arg("skip_filter"), arg("image"), arg("dtype"),
+      arg("n"), arg("h"), arg("w"), arg("channels"), arg("head_count"), arg("head_clamp"),
+      arg("add_to_image"), arg("where"), pybind11::call_guard<pybind11::gil_scoped_release>(),
+      "The heads of conv2d alone, of an NHWC tensor y: see pyface/conv2d.h.");
+}
+
 }  // namespace pyface

@@ -17,6 +17,7 @@ PYBIND11_MODULE(_cuda, m) {
   pyface::bind_gradients(m, PYFACE_GRADIENT_LAUNCHERS(cuda));
   pyface::bind_conformance(m, &pyface::launch_conformance_cuda);
   pyface::bind_conv2d(m, &pyface::launch_conv2d_cuda, &pyface::plan_conv2d_cuda);
+  pyface::bind_conv2d_heads(m, &pyface::launch_conv2d_heads_cuda);
   pyface::bind_upconv2d(m, &pyface::launch_upconv2d_cuda, &pyface::plan_upconv2d_cuda);
   m.def(
       "device_count",

@@ -14,5 +14,6 @@ PYBIND11_MODULE(_emu, m) {
   pyface::bind_gradients(m, PYFACE_GRADIENT_LAUNCHERS(emu));
   pyface::bind_conformance(m, &pyface::launch_conformance_emu);
   pyface::bind_conv2d(m, &pyface::launch_conv2d_emu, &pyface::plan_conv2d_emu);
+  pyface::bind_conv2d_heads(m, &pyface::launch_conv2d_heads_emu);
   pyface::bind_upconv2d(m, &pyface::launch_upconv2d_emu, &pyface::plan_upconv2d_emu);
 }

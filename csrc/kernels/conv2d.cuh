@@ -405,4 +405,17 @@ void run_conv2d(const Conv2dParams& p, const Launcher& launch) {
   }
 }
 
+// The heads alone, of features that something else has made.
+template <class Launcher>
+void run_conv2d_heads(const Conv2dParams& p, const Launcher& launch) {
+  if (p.n == 0 || p.out_h == 0 || p.out_w == 0 || p.out_channels == 0) return;
+  if (p.dtype == DType::kF32) {
+    launch_conv2d_heads<float>(p, 0, p.n, launch);
+  } else if (p.dtype == DType::kF16) {
+    launch_conv2d_heads<__half>(p, 0, p.n, launch);
+  } else {
+    launch_conv2d_heads<__nv_bfloat16>(p, 0, p.n, launch);
+  }
+}
+
 }  // namespace pyface::dev

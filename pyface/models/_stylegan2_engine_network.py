@@ -62,13 +62,13 @@ class Known:
         found = list(_parameters(self.modules))
         return found if [p.shape for p in found] == self.shapes else None
 
-    def is_plain(self) -> bool:
-        """Whether every layer does what its class does: no hooks, no forward of its own, our back-end."""
+    def is_plain(self, backends: tuple[str, ...] = ("auto", "cpu")) -> bool:
+        """Whether every layer does what its class does: no hooks, no own forward, one of `backends`."""
         for module in self.modules:
             own = module.__dict__
             if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
                 return False
-            if own.get("backend", "auto") not in ("auto", "cpu"):
+            if own.get("backend", "auto") not in backends:
                 return False
         return not (nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyface.errors import ShapeError, ValueRangeError
 from pyface.models._config import one_of
 from pyface.models._generator import Images, joined_spectra
+from pyface.models._stylegan2_cuda import cuda_dtypes, release, synthesize_on_cuda
 from pyface.models._stylegan2_engine import engine_precision, synthesize
 from pyface.models.stylegan2_config import PRECISIONS, DiscriminatorConfig, GeneratorConfig
 from pyface.nn import CriticBlock, CriticHead, MappingNetwork, SynthesisBlock
@@ -54,7 +55,13 @@ def _layout(dtype: torch.dtype, device: torch.device) -> torch.memory_format:
 
 
 class SynthesisNetwork(nn.Module):
-    """ws to images: one block per resolution, from a learned constant up."""
+    """ws to images: one block per resolution, from a learned constant up.
+
+    cuda_graphs: whether, in `eval()` mode on CUDA without gradients, the second call of each kind (batch
+    size, precision, kind of noise) is recorded as a CUDA graph, which later calls replay.
+    """
+
+    cuda_graphs: bool = True
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -105,8 +112,9 @@ class SynthesisNetwork(nn.Module):
     ) -> Images:
         """Images float32 [N, C, H, W] in about [-1, 1]; a dict by spectrum when there are several.
 
-        Where no gradient is wanted and the CPU kernels run, every layer is one fused call
-        (`_stylegan2_engine`): the same numbers up to rounding, much faster.
+        Where no gradient is wanted and the CPU or CUDA kernels run, every layer is one fused call
+        (`_stylegan2_engine`, `_stylegan2_cuda`): the same numbers up to rounding, much faster. CUDA keeps
+        memory for the next call: `release_memory`.
 
         Args:
             ws: [N, num_ws, w_dim].
@@ -136,10 +144,13 @@ class SynthesisNetwork(nn.Module):
         given = self._given_noise(noise, ws.shape[0]) if noise is not None else {}
         base = self.blocks()[0].const.dtype
         ws = ws.to(base)
-        engine_dtype = engine_precision(self, ws, precision)
-        if engine_dtype is not None:
+        engine_dtype, dtypes = engine_precision(self, ws, precision), cuda_dtypes(self, ws, precision)
+        if engine_dtype is not None or dtypes is not None:
             all_noise = [self._noise(block, noise_mode, given, ws, generator) for block in self.blocks()]
-            made = synthesize(self, ws, all_noise, engine_dtype)
+            if dtypes is not None:
+                made = synthesize_on_cuda(self, ws, all_noise, dtypes)
+            else:
+                made = synthesize(self, ws, all_noise, engine_dtype or ws.dtype)
             return made if len(made) > 1 else next(iter(made.values()))
         x: Tensor | None = None
         images: dict[str, Tensor] = {}
@@ -151,6 +162,10 @@ class SynthesisNetwork(nn.Module):
             dtype = _dtype(block.dtype_16bit, index == 0, precision, base)
             x, images = block(x, images, block_ws, block_noise, dtype, _layout(dtype, ws.device))
         return images if len(images) > 1 else next(iter(images.values()))
+
+    def release_memory(self) -> None:
+        """Free the memory and CUDA graphs that calls without gradients on CUDA keep for the next call."""
+        release(self)
 
     def _noise(
         self,

@@ -17,14 +17,17 @@ from pyface.ops._composition import DEMODULATION_EPS, Conv, Epilogue, WeightForm
 from pyface.ops._native import Backend
 
 __all__ = [
+    "ConvPlan",
     "Finish",
     "Heads",
     "bias_act",
     "bias_act_grad",
     "conv2d",
+    "conv2d_heads",
     "conv_epilogue",
     "conv_output_size",
     "demodulate",
+    "layer_plan",
     "modulate",
     "pack_weight",
     "unpack_weight",
@@ -213,14 +216,16 @@ def conv_epilogue(
     return y
 
 
-def pack_weight(k: Backend, w: Tensor, form: WeightForm) -> Tensor:
-    """`w` [O, I, kh, kw] as `form` says, in channels_last memory."""
+def pack_weight(k: Backend, w: Tensor, form: WeightForm, out: Tensor | None = None) -> Tensor:
+    """`w` [O, I, kh, kw] as `form` says, in channels_last memory (that of `out` where given)."""
     w = w.contiguous()
     out_channels, in_channels, k_h, k_w = w.shape
     first, second = (in_channels, out_channels) if form.transposed else (out_channels, in_channels)
-    packed = torch.empty(
-        (first, second, k_h, k_w), dtype=form.dtype, device=w.device, memory_format=torch.channels_last
-    )
+    packed = out
+    if packed is None:
+        packed = torch.empty(
+            (first, second, k_h, k_w), dtype=form.dtype, device=w.device, memory_format=torch.channels_last
+        )
     k.run(
         k.pack_weight, w, w.data_ptr(), packed.data_ptr(), DTYPES[form.dtype], out_channels, in_channels,
         k_h * k_w, form.transposed, form.flip, form.gain,
@@ -262,7 +267,8 @@ class Heads(NamedTuple):
     clamp(weight[n, k] . v + bias[k]) + the skip upsampled by two, or + `image` as it was.
 
     weight [N, K, O], K up to 8; bias [K]; skip [N, K, H / 2, W / 2] with its filter [4, 4] (sum 1); image
-    [N, K, H, W], changed in place; all float32. clamp < 0 means none.
+    [N, K, H, W], changed in place; all float32. clamp < 0 means none. out: memory for the pictures where
+    there is no `image`.
     """
 
     weight: Tensor
@@ -271,9 +277,10 @@ class Heads(NamedTuple):
     skip_filter: Tensor | None = None
     image: Tensor | None = None
     clamp: float = -1.0
+    out: Tensor | None = None
 
 
-class _ConvPlan(NamedTuple):
+class ConvPlan(NamedTuple):
     """How a convolution will go: what `conv2d_plan` of the native module answers."""
 
     tensor_cores: bool
@@ -285,9 +292,30 @@ class _ConvPlan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def _conv2d_plan(k: Backend, device: torch.device, *sizes: int) -> _ConvPlan:
+def _conv2d_plan(k: Backend, device: torch.device, *sizes: int) -> ConvPlan:
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
-        return _ConvPlan(*k.conv2d_plan(*sizes, 0))
+        return ConvPlan(*k.conv2d_plan(*sizes, 0))
+
+
+def layer_plan(
+    k: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    n: int,
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    styled: bool,
+    e: Epilogue,
+    head_count: int,
+) -> ConvPlan:
+    """How `conv2d` will go for a 3x3 convolution of stride 1 and padding 1 whose tensors are aligned.
+
+    channels: in and out. size: height and width. styled: whether there is a style.
+    """
+    sizes = (n, *size, channels[0], *size, channels[1], 3, 1)
+    return _conv2d_plan(
+        k, device, DTYPES[dtype], *sizes, False, styled, True, e.activation.code, head_count, -1, 0
+    )
 
 
 def conv_output_size(x: Tensor, w: Tensor, c: Conv) -> tuple[int, int]:
@@ -313,13 +341,16 @@ def conv2d(
     keep_y: bool = True,
     tile: int = -1,
     splits: int = 0,
+    out: Tensor | None = None,
+    workspace: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """A convolution of x [N, I, H, W] times style [N, I] with w [O, I, kh, kw], finished: (y, image).
 
     1x1 or 3x3, stride 1 or 2 on both axes, one group; float32, float16 or bfloat16, the style float32. Where
     `c` is transposed `w` is torch's weight with its first two axes exchanged. y is channels_last; image
     [N, K, H, W] is there with `heads`. keep_y=False: y may be left out (None) where the heads come out of the
-    same kernel. tile, splits: the choice of a launch, -1 and 0 for the rule (pyface/conv2d.h).
+    same kernel. tile, splits: the choice of a launch, -1 and 0 for the rule (pyface/conv2d.h). out: memory
+    for y, channels_last. workspace: float32, as many as the plan says or more; without it it is allocated.
     """
     f = Finish() if finish is None else finish
     channels_last = torch.channels_last
@@ -341,19 +372,20 @@ def conv2d(
         k, x.device, DTYPES[x.dtype], *sizes, c.transposed, style is not None, aligned, act, count, tile,
         splits,
     )  # fmt: skip
-    y = None
-    if keep_y or not plan.fused_heads:
+    y = out
+    if y is None and (keep_y or not plan.fused_heads):
         shape = (n, out_channels, out_h, out_w)
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=channels_last)
     image, extra = _head_tensors(heads, (n, count, out_h, out_w))
     if n * out_channels * out_h * out_w == 0:
         return y, image
-    workspace = torch.empty(plan.workspace_bytes // 4, dtype=torch.float32, device=x.device)
+    if workspace is None:
+        workspace = torch.empty(plan.workspace_bytes // 4, dtype=torch.float32, device=x.device)
     per_sample = noise is not None and noise.shape[0] == n
     k.run(
         k.conv2d, x, x.data_ptr(), w.data_ptr(), _pointer(style), _pointer(demod), _pointer(noise),
         _pointer(bias), _pointer(next_style), _pointer(y), *(_pointer(t) for t in extra), _pointer(image),
-        workspace.data_ptr(), plan.workspace_bytes, DTYPES[x.dtype], *sizes, c.padding[0], c.padding[1],
+        workspace.data_ptr(), 4 * workspace.numel(), DTYPES[x.dtype], *sizes, c.padding[0], c.padding[1],
         c.transposed, per_sample, act, alpha, gain, clamp, count, -1.0 if heads is None else heads.clamp,
         heads is not None and heads.image is not None, tile, splits,
     )  # fmt: skip
@@ -367,12 +399,29 @@ def _head_tensors(
     if heads is None:
         return None, (None, None, None, None)
     image = heads.image
-    if image is None:
+    if image is None and heads.out is not None:
+        image = heads.out
+    elif image is None:
         image = torch.empty(shape, dtype=torch.float32, device=heads.weight.device)
     else:
         image = _claimed(image)
     parts = (heads.weight, heads.bias, heads.skip, heads.skip_filter)
     return image, tuple(None if t is None else t.contiguous() for t in parts)
+
+
+def conv2d_heads(k: Backend, y: Tensor, heads: Heads) -> Tensor:
+    """The pictures [N, K, H, W] that `conv2d` makes with `heads`, of features y [N, O, H, W]."""
+    y = y.contiguous(memory_format=torch.channels_last)
+    n, channels, h, width = y.shape
+    count = heads.weight.shape[1]
+    image, extra = _head_tensors(heads, (n, count, h, width))
+    if image is None:
+        raise RuntimeError("there are heads but no image")
+    k.run(
+        k.conv2d_heads, y, y.data_ptr(), *(_pointer(t) for t in extra), image.data_ptr(), DTYPES[y.dtype], n,
+        h, width, channels, count, heads.clamp, heads.image is not None,
+    )  # fmt: skip
+    return image
 
 
 def upconv2d(
@@ -384,13 +433,14 @@ def upconv2d(
     finish: Finish | None = None,
     tile: int = -1,
     steps: int = 0,
+    out: Tensor | None = None,
 ) -> Tensor:
     """A layer that doubles the size of x [N, I, H, W], in one kernel: y [N, O, 2H, 2W], channels_last.
 
     x times style [N, I] goes through the transposed convolution with w [O, I, 3, 3] (torch's weight with its
     first two axes exchanged) of stride 2, is filtered by 4 f, padded by one pixel, and finished; float32,
     float16 or bfloat16, the style float32. f: [4], or [4, 4] and then an outer product whose sum is not 0.
-    tile, steps: the choice of a launch, -1 and 0 for the rule (pyface/upconv2d.h).
+    tile, steps: the choice of a launch, -1 and 0 for the rule (pyface/upconv2d.h). out: memory for y.
     """
     g = Finish() if finish is None else finish
     x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
@@ -410,7 +460,9 @@ def upconv2d(
         e = g.epilogue
         act, alpha, gain, clamp = e.activation.code, e.alpha, e.gain, _clamp(e, x.dtype)
     shape = (n, out_channels, 2 * h, 2 * width)
-    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    y = out
+    if y is None:
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     if y.numel() == 0:
         return y
     per_sample = noise is not None and noise.shape[0] == n

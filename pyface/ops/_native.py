@@ -64,6 +64,7 @@ class Backend(abc.ABC):
         self.unpack_weight: Callable[..., None] = module.unpack_weight
         self.conv2d: Callable[..., None] = getattr(module, "conv2d", _absent)
         self.conv2d_plan: Callable[..., Any] = getattr(module, "conv2d_plan", _absent)
+        self.conv2d_heads: Callable[..., None] = getattr(module, "conv2d_heads", _absent)
         self.upconv2d: Callable[..., None] = getattr(module, "upconv2d", _absent)
         self.conv2d_weight_grad: Callable[..., None] = getattr(module, "conv2d_weight_grad", _absent)
         self.conv2d_weight_grad_plan: Callable[..., tuple[int, int]] = getattr(

@@ -25,7 +25,8 @@ __all__ = ["FORMAT", "RULE", "ConvShape", "choose", "describe", "read_table", "r
 
 FORMAT = 1
 RULE = (
-    "16-bit: pyface for transposed (up) layers, up to 16 px and from 512 px, torch (cuDNN) between; "
+    "16-bit: pyface for transposed (up) layers, layers that make their image too, up to 16 px and from "
+    "512 px, torch (cuDNN) between; "
     "float32: torch; below capability 8.0: torch"
 )
 _OPS = ("conv", "weight_grad")
@@ -50,24 +51,28 @@ class ConvShape(NamedTuple):
     transposed: bool
 
 
-def choose(capability: tuple[int, int] | None, shape: ConvShape, dtype: torch.dtype) -> str:
+def choose(
+    capability: tuple[int, int] | None, shape: ConvShape, dtype: torch.dtype, with_image: bool = False
+) -> str:
     """ "pyface" or "torch" for `shape` (its dtype is filled in from `dtype`).
 
     capability: of the CUDA device; None stands for the emulator, which always takes pyface. A table counts
-    for the shapes it holds, at the batch size nearest to the one wanted; all others go by `rule`.
+    for the shapes it holds, at the batch size nearest to the one wanted; all others go by `rule`. with_image:
+    our kernel would make the image of a synthesis layer in the same pass.
     """
     if capability is None:
         return "pyface"
     shape = shape._replace(dtype=_NAMES.get(dtype, str(dtype)))
-    return _measured(capability, shape) or rule(capability, shape)
+    return _measured(capability, shape) or rule(capability, shape, with_image)
 
 
-def rule(capability: tuple[int, int], shape: ConvShape) -> str:
+def rule(capability: tuple[int, int], shape: ConvShape, with_image: bool = False) -> str:
     """What is taken where nothing was measured; `RULE` says it in words."""
     if capability < (8, 0) or shape.dtype not in ("float16", "bfloat16"):
         return "torch"
     side = max(shape.height, shape.width)
-    return "pyface" if shape.transposed or side <= _SMALL or side >= _LARGE else "torch"
+    ours = shape.transposed or with_image or side <= _SMALL or side >= _LARGE
+    return "pyface" if ours else "torch"
 
 
 def user_table(capability: tuple[int, int]) -> Path:

@@ -32,7 +32,12 @@ class Part:
 
 PARTS = (
     Part("build", 5, "the package for this GPU's architecture, and the emulator", build),
-    Part("conformance", 2, "emulator against GPU: primitives bit for bit, faces", conformance.conformance),
+    Part(
+        "conformance",
+        2,
+        "emulator against GPU: primitives bit for bit, faces; graphs",
+        conformance.conformance,
+    ),
     Part("tests", 5, "the op suite on back-end cuda", checks.tests),
     Part("sanitizer", 10, "compute-sanitizer over small shapes", checks.sanitizer),
     Part("ceilings", 1, "copies, matrix products, convolutions", benchmarks.ceilings),

@@ -1,4 +1,4 @@
-"""Emulator against GPU: hardware primitives bit for bit, and the pictures of rendered faces."""
+"""Emulator against GPU: hardware primitives bit for bit, pictures of rendered faces; graphs against eager."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_report.build import require_kernels
+from gpu_report.graphs import PRECISIONS, compare_replay
 from gpu_report.processes import Place, Worker, emit
 from gpu_report.record import Deadline, Record
 
@@ -16,10 +17,11 @@ __all__ = ["compare_faces", "conformance", "conformance_inner", "primitive_input
 
 PRIMITIVES = ("mma f16", "mma bf16", "ldmatrix", "ldmatrix trans", "shuffles", "cp.async")
 FACE_SIZES = (24, 33, 64)
+_GRAPHS = "CUDA graphs"
 
 
 def conformance(place: Place, record: Record, deadline: Deadline) -> None:
-    """Items: primitives by name, faces by size, and faces per second."""
+    """Items: primitives by name, faces by size, faces per second, CUDA graphs by precision."""
     Worker.inner(place, "conformance", []).run(record, deadline)
 
 
@@ -31,6 +33,8 @@ def conformance_inner(events: Path, wanted: list[str] | None, _: str, place: Pla
     for size in FACE_SIZES:
         work[f"faces, {size} px"] = partial(compare_faces, 4, size)
     work["faces per second"] = faces_per_second
+    for precision in PRECISIONS:
+        work[f"{_GRAPHS}, {precision}"] = partial(compare_replay, precision)
     require_kernels()
     if wanted is None:
         emit(events, plan=list(work))
@@ -41,7 +45,8 @@ def conformance_inner(events: Path, wanted: list[str] | None, _: str, place: Pla
         if ok:
             emit(events, item=name, done=found)
         else:
-            emit(events, item=name, failed=f"GPU and emulator differ: {found}")
+            pair = "replayed and eager calls" if name.startswith(_GRAPHS) else "GPU and emulator"
+            emit(events, item=name, failed=f"{pair} differ: {found}")
         print(f"{name}: {'equal' if ok else 'DIFFERENT'} {found or ''}", flush=True)
 
 

@@ -99,7 +99,31 @@ inline void validate(const Conv2dParams& p) {
   PYFACE_CHECK(!p.add_to_image, op, "add_to_image", "true beside a skip", "one of the two");
 }
 
+// For the heads alone, of a y that is there already: y, its sizes and all that has to do with heads.
+inline void validate_heads(const Conv2dParams& p) {
+  const char* op = "conv2d_heads";
+  check_dtype(op, p.dtype);
+  PYFACE_CHECK(p.dtype != DType::kF64, op, "dtype", "1", "0 float32, 2 bfloat16, 3 float16");
+  PYFACE_CHECK(p.head_clamp == p.head_clamp, op, "head_clamp", "NaN", "a number; below 0 means none");
+  check_int_range(op, "head_count", p.head_count, 1, kMaxHeads);
+  for (int64_t size : {p.out_h, p.out_w, p.out_channels})
+    check_int_range(op, "a size", size, 0, (1 << 24) - 1);
+  check_int_range(op, "n", p.n, 0, 65535);
+  if (checked_count(op, "y", {p.n, p.out_h, p.out_w, p.out_channels}) == 0) return;
+  checked_count(op, "image", {p.n, p.head_count, p.out_h, p.out_w});
+  check_pointer(op, "y", p.y);
+  check_pointer(op, "heads", p.heads);
+  check_pointer(op, "image", p.image);
+  if (p.skip == nullptr) return;
+  check_pointer(op, "skip_filter", p.skip_filter);
+  PYFACE_CHECK(p.out_h % 2 == 0 && p.out_w % 2 == 0, op, "h, w",
+               std::to_string(p.out_h) + ", " + std::to_string(p.out_w), "even sizes where there is a skip");
+  PYFACE_CHECK(!p.add_to_image, op, "add_to_image", "true beside a skip", "one of the two");
+}
+
 void launch_conv2d_cuda(const Conv2dParams& p, void* stream);
+void launch_conv2d_heads_cuda(const Conv2dParams& p, void* stream);
+void launch_conv2d_heads_emu(const Conv2dParams& p, int schedule);
 void launch_conv2d_emu(const Conv2dParams& p, int schedule);
 // The plan for params whose pointers say only which tensors there are and how they are aligned.
 Conv2dPlan plan_conv2d_cuda(const Conv2dParams& p, void* stream);
