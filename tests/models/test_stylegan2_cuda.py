@@ -438,3 +438,52 @@ def test_networks_are_let_go() -> None:
     gc.collect()
     assert gone() is None
     assert len(cuda._states) < count
+
+
+# ---- on a GPU; tools/gpu_report.py runs the tests of these names
+
+
+@pytest.fixture
+def gpu() -> Iterator[str]:
+    """The device, its convolutions by cuDNN in whole float32 and in the same order each time."""
+    found = _native._load("cuda")
+    if isinstance(found, str):
+        pytest.skip(f"back-end cuda cannot run here: {found}")
+    if (_native.capability() or (0, 0)) < (8, 0):
+        pytest.skip("there are no kernels for 16 bits below compute capability 8.0")
+    with torch.backends.cudnn.flags(torch.backends.cudnn.enabled, False, True, False):
+        yield "cuda"
+
+
+@pytest.mark.parametrize("precision", list(LIMITS))
+@pytest.mark.parametrize("taken", ["by rule", "pyface", "torch"])
+def test_on_the_gpu_error_against_float64(
+    gpu: str, taken: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if taken != "by rule":
+        monkeypatch.setattr(convolution_choice, "choose", lambda *_: taken)
+    for settings in ({}, {"resolution": (20, 16), "initial_size": (5, 4)}, {"spectra": {"vis": 3, "nir": 1}}):
+        network = random_generator(**settings).to(gpu)
+        for seed in range(3):  # planned, recorded, replayed
+            check(network, some_ws(network, seed=seed).to(gpu), precision)
+        assert taken == "by rule" or {route.ours for route in program_of(network).routes} == {
+            taken == "pyface"
+        }
+
+
+@pytest.mark.parametrize("precision", list(LIMITS))
+def test_on_the_gpu_replays_what_runs_alone(gpu: str, precision: str) -> None:
+    """New ws, noise and weights reach a recording: the bits are those of kernels launched one by one."""
+    network = random_generator().to(gpu)
+    eager = copy.deepcopy(network)
+    eager.synthesis.cuda_graphs = False
+    for call in range(6):
+        if call == 3:
+            for one in (network, eager):
+                one.synthesis.b16.conv0.weight.mul_(-0.5)
+        ws = some_ws(network, seed=call).to(gpu)
+        images = [
+            joined(one.synthesis(ws, precision=precision, generator=torch.Generator(gpu).manual_seed(call)))
+            for one in (network, eager)
+        ]
+        assert torch.equal(*images)
