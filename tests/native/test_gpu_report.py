@@ -98,7 +98,7 @@ def test_parts_are_listed_with_minutes(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     checks, measured = (
         "build conformance tests sanitizer ceilings",
-        "ops layers networks training scaling kernels",
+        "ops layers networks training scaling kernels tune",
     )
     assert " ".join(part.name for part in PARTS) == f"{checks} {measured}"
     for part in PARTS:

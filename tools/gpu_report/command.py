@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_report import benchmarks, checks, conformance
+from gpu_report import benchmarks, checks, conformance, tuning
 from gpu_report.build import build, built_from, site_of
 from gpu_report.document import Document, device_facts, entry_of, machine_facts, missing_gpu
 from gpu_report.processes import ROOT, Place, emit
@@ -38,7 +38,7 @@ PARTS = (
         "emulator against GPU: primitives bit for bit, faces; graphs",
         conformance.conformance,
     ),
-    Part("tests", 5, "the op suite on back-end cuda", checks.tests),
+    Part("tests", 6, "ops and the synthesis on back-end cuda", checks.tests),
     Part("sanitizer", 10, "compute-sanitizer over small shapes", checks.sanitizer),
     Part("ceilings", 1, "copies, matrix products, convolutions", benchmarks.ceilings),
     Part("ops", 10, "cases: ops, calls, renderer, alignment", benchmarks.suite("ops")),
@@ -47,12 +47,14 @@ PARTS = (
     Part("training", 8, "cases: training", benchmarks.suite("training")),
     Part("scaling", 10, "cases: batch and resolution", benchmarks.suite("scaling")),
     Part("kernels", 4, "the CUDA ladders of bench/kernels", benchmarks.kernels),
+    Part("tune", 8, "which convolutions are faster by cuDNN: the choice table", tuning.tune),
 )
 INNER: dict[str, Callable[..., None]] = {
     "conformance": conformance.conformance_inner,
     "small_shapes": checks.small_shapes_inner,
     "ceilings": benchmarks.ceilings_inner,
     "cases": benchmarks.cases_inner,
+    "tune": tuning.tune_inner,
 }
 _QUICK, _NO_RIVALS = "PYFACE_REPORT_QUICK", "PYFACE_REPORT_NO_RIVALS"
 
@@ -182,7 +184,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(
                 f"  the build is of {machine['built_from']}, the source of {machine['commit']}: --part build"
             )
-        place = Place(options.folder.resolve(), env, options.quick, not options.no_rivals)
+        place = Place(
+            options.folder.resolve(), env, options.quick, not options.no_rivals, document.path.parent
+        )
         entry = run_part(part, place, document, machine, 60 * options.minutes, options.again)
         print(_summary(part, entry), flush=True)
     print(f"wrote {document.path}")

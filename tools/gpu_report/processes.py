@@ -25,12 +25,16 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True)
 class Place:
-    """Where a report is made. folder: builds and files between; env: of processes that import pyface."""
+    """Where a report is made.
+
+    folder: builds and files between; env: of processes that import pyface; results: where the report lies.
+    """
 
     folder: Path
     env: dict[str, str]
     quick: bool = False
     rivals: bool = True
+    results: Path | None = None
 
 
 def said(
