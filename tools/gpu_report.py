@@ -9,6 +9,9 @@ exits with 0. Nothing is downloaded.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # not there by itself under PYTHONSAFEPATH
 
 from gpu_report.command import main
 
