@@ -17,7 +17,6 @@ sys.path.insert(0, str(BENCH))
 
 from kernels_report import tables  # noqa: E402
 from report_tables import (  # noqa: E402
-    EAGER,
     case_table,
     ceiling_table,
     losses,
@@ -79,24 +78,7 @@ LADDERS = (
 def load(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Every file of measured cases with its document, by path."""
     found = [(path, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*/*.json"))]
-    return [(path, upgrade(document)) for path, document in found if document["kind"] == "pyface-benchmark"]
-
-
-def upgrade(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of format 1 in the form of format 2: other names of variants, no ceilings."""
-    if document["format"] != 1:
-        return document
-    for case in document["cases"]:
-        case.update(threads=document["machine"]["threads"], roofline=None, left_out={})
-        for part in ("variants", "speedup"):
-            case[part] = {_renamed(name): value for name, value in case[part].items()}
-    return {**document, "ceilings": {}}
-
-
-def _renamed(name: str) -> str:
-    if name in ("torch formula", "torch float32 NCHW"):
-        return EAGER
-    return f"{EAGER}, {name.removeprefix('torch ')}" if name.startswith("torch ") else name
+    return [(path, document) for path, document in found if document["kind"] == "pyface-benchmark"]
 
 
 def section(path: Path, document: dict[str, Any]) -> Iterator[str]:

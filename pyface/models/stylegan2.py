@@ -121,8 +121,8 @@ class SynthesisNetwork(nn.Module):
             noise_mode: "random" (new for every image), "const" (the network's own), "none", or "given".
             noise: for "given": tensors [N, 1, H, W] or [H, W], a list in the order of `noise_shapes` or a
                 dict by its names (layers left out of the dict get none).
-            precision: "float32", "float16" or "bfloat16" for all resolutions but the lowest; None does as the
-                configuration says.
+            precision: "float32", "float16" or "bfloat16" for all resolutions (where layers run one by one the
+                lowest stays in float32); None does as the configuration says.
             generator: source of the random noise.
 
         Raises:

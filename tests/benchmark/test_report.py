@@ -147,18 +147,6 @@ def test_a_training_step(report):
     assert text[3] == "| 4x3x8x8 | torch eager | 0.600 | 0.300 | 0.750 | 1.33 | - |"
 
 
-def test_a_document_of_the_first_form_keeps_its_table(report, document):
-    old = {**document, "format": 1}
-    del old["ceilings"], old["measurements"]
-    for case in old["cases"]:
-        for key in ("threads", "roofline", "left_out", "screen"):
-            del case[key]
-        case["speedup"] = {"torch formula": {"median": 2.0}, "torch in place": {"median": 0.5}}
-    path = report.BENCH / "results" / "some-device" / "ops.json"
-    text = "\n".join(report.section(path, report.upgrade(old)))
-    assert "| 2.00x | 0.50x in place |" in text
-
-
 def test_targets_name_cases_that_exist():
     targets = json.loads((ROOT / "bench" / "targets.json").read_text())
     kinds = sys.modules["report_targets"].KINDS
