@@ -23,7 +23,8 @@ bool isa_available(Isa isa);
   }
 #define PYFACE_CHECK_THREADS(op) ::pyface::check_int_range(#op, "where", threads, 1, 4096)
 #if PYFACE_ISA_COUNT >= 3
-#define PYFACE_DISPATCH_CPU(op, Params)                  \
+// amx: the copy that runs where there are tiles.
+#define PYFACE_DISPATCH_ISA(op, Params, amx)             \
   PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
   PYFACE_DECLARE_ISA(isa_avx2, op, Params)               \
   PYFACE_DECLARE_ISA(isa_avx512, op, Params)             \
@@ -32,6 +33,7 @@ bool isa_available(Isa isa);
     PYFACE_CHECK_THREADS(op);                            \
     switch (isa()) {                                     \
       case Isa::kAmx:                                    \
+        return amx::op(p, threads);                      \
       case Isa::kAvx512:                                 \
         return isa_avx512::op(p, threads);               \
       case Isa::kAvx2:                                   \
@@ -41,6 +43,7 @@ bool isa_available(Isa isa);
     }                                                    \
   }                                                      \
   }
+#define PYFACE_DISPATCH_CPU(op, Params) PYFACE_DISPATCH_ISA(op, Params, isa_avx512)
 #else
 #define PYFACE_DISPATCH_CPU(op, Params)                  \
   PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
@@ -55,26 +58,9 @@ bool isa_available(Isa isa);
 
 // PYFACE_DISPATCH_CPU_TILES: the same for kernels that have a copy for AMX.
 #if PYFACE_ISA_COUNT == 4
-#define PYFACE_DISPATCH_CPU_TILES(op, Params)            \
-  PYFACE_DECLARE_ISA(isa_baseline, op, Params)           \
-  PYFACE_DECLARE_ISA(isa_avx2, op, Params)               \
-  PYFACE_DECLARE_ISA(isa_avx512, op, Params)             \
-  PYFACE_DECLARE_ISA(isa_amx, op, Params)                \
-  namespace pyface {                                     \
-  void launch_##op##_cpu(const Params& p, int threads) { \
-    PYFACE_CHECK_THREADS(op);                            \
-    switch (isa()) {                                     \
-      case Isa::kAmx:                                    \
-        return isa_amx::op(p, threads);                  \
-      case Isa::kAvx512:                                 \
-        return isa_avx512::op(p, threads);               \
-      case Isa::kAvx2:                                   \
-        return isa_avx2::op(p, threads);                 \
-      case Isa::kBaseline:                               \
-        return isa_baseline::op(p, threads);             \
-    }                                                    \
-  }                                                      \
-  }
+#define PYFACE_DISPATCH_CPU_TILES(op, Params) \
+  PYFACE_DECLARE_ISA(isa_amx, op, Params)     \
+  PYFACE_DISPATCH_ISA(op, Params, isa_amx)
 #else
 #define PYFACE_DISPATCH_CPU_TILES(op, Params) PYFACE_DISPATCH_CPU(op, Params)
 #endif
