@@ -78,6 +78,18 @@ void expect_close(const Buffer<T>& y, const std::vector<double>& truth, const st
          what + (nan ? ": NaN" : ": error " + std::to_string(error)));
 }
 
+// Expects `f` to throw an error whose message has `text` in it.
+template <class F>
+void expect_error(const std::string& text, F&& f) {
+  std::string said = "nothing";
+  try {
+    f();
+  } catch (const std::exception& error) {
+    said = error.what();
+  }
+  expect(said.find(text) != std::string::npos, "expected '" + text + "', got '" + said + "'");
+}
+
 // ---- activations
 
 inline double act_of(Act act, double v, double alpha) {

@@ -181,17 +181,6 @@ std::vector<Case> cases() {
   return all;
 }
 
-template <class F>
-void expect_error(const std::string& text, F&& f) {
-  std::string said = "nothing";
-  try {
-    f();
-  } catch (const std::exception& error) {
-    said = error.what();
-  }
-  expect(said.find(text) != std::string::npos, "expected '" + text + "', got '" + said + "'");
-}
-
 void test_errors() {
   const Case c{1, 4, 4, 16, 16};
   Problem<__half> problem(c);
