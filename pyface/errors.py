@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "DTypeError",
     "DataError",
+    "ExportError",
     "MissingExtraError",
     "ModelMissingError",
     "PyfaceError",
@@ -49,6 +50,10 @@ class ModelMissingError(CheckpointError):
 
 class DataError(PyfaceError, RuntimeError):
     """A dataset or an output folder cannot be read or written as asked."""
+
+
+class ExportError(PyfaceError, RuntimeError):
+    """A network cannot be exported as asked, or an artefact is damaged, out of date or unlike its network."""
 
 
 class MissingExtraError(PyfaceError, ImportError):
