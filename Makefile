@@ -4,6 +4,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Two tests at a time, each on one thread but where a test asks for more.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 SOURCES := $(shell git ls-files csrc pyface CMakeLists.txt pyproject.toml 2>/dev/null || find csrc pyface -type f)
 CXX_FILES := $(shell git ls-files 'csrc/**' 'tests/native/**' 2>/dev/null | grep -E '\.(h|cpp|cu|cuh)$$')
 # Tests and tools import the installed package, never the source tree beside them.
@@ -47,11 +49,11 @@ demo: $(VENV)/.package
 
 test: $(VENV)/.package-emu
 	$(BIN)/python -m pyface models fetch default centerface
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.package-emu
 	$(BIN)/python -m pyface models fetch default centerface
-	$(BIN)/pytest --runslow
+	$(PYTEST) --runslow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
