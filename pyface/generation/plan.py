@@ -42,7 +42,7 @@ class DatasetRecipe:
         noise: "const" or "none".
         conditions: names of the entries of c, in order; () for an unconditional network.
         condition_rule: one of `CONDITION_RULES`.
-        condition_per: "picture" or "identity": what each vector is drawn for.
+        varying: those of them that are drawn for each picture; the others are drawn once for an identity.
         condition: the vector of the rule "fixed".
         engine: name of the engine, such as "native".
         precision: of its synthesis, a key of `pyface.export.spec.PRECISIONS`.
@@ -70,7 +70,7 @@ class DatasetRecipe:
     noise: str = "const"
     conditions: tuple[str, ...] = ()
     condition_rule: str = "none"
-    condition_per: str = "picture"
+    varying: tuple[str, ...] = ()
     condition: tuple[float, ...] = ()
     engine: str = "native"
     precision: str = "fp32"
@@ -84,7 +84,12 @@ class DatasetRecipe:
     encoder_version: str = ""
 
     def __post_init__(self) -> None:
-        for name, text in (("conditions", str), ("condition", float), ("resolution", int)):
+        for name, text in (
+            ("conditions", str),
+            ("varying", str),
+            ("condition", float),
+            ("resolution", int),
+        ):
             object.__setattr__(self, name, tuple(text(value) for value in getattr(self, name)))
         object.__setattr__(self, "spectra", dict(self.spectra))
         if self.image == "png":
@@ -124,7 +129,6 @@ class DatasetRecipe:
             "image": IMAGES,
             "noise": NOISES,
             "condition_rule": CONDITION_RULES,
-            "condition_per": ("picture", "identity"),
         } | ({"subsampling": SUBSAMPLINGS} if self.image == "jpeg" else {})
         for name, words in allowed.items():
             if getattr(self, name) not in words:
@@ -134,6 +138,13 @@ class DatasetRecipe:
                 f"condition_rule is {self.condition_rule!r} with {len(self.conditions)} conditions; "
                 '"none" belongs to an unconditional network.'
             )
+        drawn = self.conditions if self.condition_rule in ("samples", "fair") else ()
+        unknown = [name for name in self.varying if name not in drawn]
+        if unknown:
+            raise ValueRangeError(
+                f"{', '.join(unknown)} cannot vary from picture to picture; conditions that are drawn: "
+                f"{', '.join(drawn) or 'none'}."
+            )
         if self.condition_rule == "fixed" and len(self.condition) != len(self.conditions):
             raise ValueRangeError(
                 f"condition must have {len(self.conditions)} numbers; got {len(self.condition)}."
@@ -142,8 +153,7 @@ class DatasetRecipe:
     @property
     def samples_differ(self) -> bool:
         """Whether two samples of one identity are drawn with different numbers."""
-        drawn = self.condition_rule in ("samples", "fair") and self.condition_per == "picture"
-        return self.variation > 0 or drawn
+        return self.variation > 0 or bool(self.varying)
 
     @property
     def count(self) -> int:

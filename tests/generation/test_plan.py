@@ -21,6 +21,7 @@ RECIPE = DatasetRecipe(
     variation=0.3,
     conditions=("smile", "glasses"),
     condition_rule="samples",
+    varying=("smile",),
     shard_size=4,
 )
 
@@ -91,7 +92,9 @@ def test_pictures_that_are_not_there():
         ({"storage": "zip"}, "storage must be shards or folder"),
         ({"subsampling": "4:1:1"}, "subsampling must be"),
         ({"condition_rule": "none"}, "unconditional"),
-        ({"condition_rule": "fixed", "condition": (1.0,)}, "must have 2 numbers"),
+        ({"varying": ("hat",)}, "hat cannot vary .* smile, glasses"),
+        ({"condition_rule": "fixed", "condition": (1.0, 0.0)}, "smile cannot vary"),
+        ({"condition_rule": "fixed", "condition": (1.0,), "varying": ()}, "must have 2 numbers"),
         ({"condition_rule": "fixed", "condition": (1.0, float("nan"))}, "finite"),
     ],
 )
@@ -103,9 +106,9 @@ def test_bad_recipes(fields, text):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"condition_rule": "fixed", "condition": (0.0, 1.0)},
-        {"conditions": (), "condition_rule": "none"},
-        {"condition_per": "identity"},
+        {"condition_rule": "fixed", "condition": (0.0, 1.0), "varying": ()},
+        {"conditions": (), "condition_rule": "none", "varying": ()},
+        {"varying": ()},
     ],
 )
 def test_samples_that_would_be_the_same_picture_are_refused(fields):
