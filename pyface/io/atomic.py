@@ -13,7 +13,15 @@ from pathlib import Path
 
 from pyface.errors import DataError
 
-__all__ = ["atomic_write", "make_folder", "only_writer", "remove_leftovers", "write_bytes", "write_text"]
+__all__ = [
+    "atomic_write",
+    "make_folder",
+    "only_writer",
+    "remove_leftovers",
+    "write_bytes",
+    "write_error",
+    "write_text",
+]
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space or choose another disk",
@@ -33,7 +41,8 @@ _ADVICE = {
 _LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
 
 
-def _data_error(path: Path, error: OSError) -> DataError:
+def write_error(path: Path, error: OSError) -> DataError:
+    """The error to raise where `path` could not be written: why, and what to do."""
     advice = _ADVICE.get(error.errno or 0, error.strerror or str(error))
     return DataError(f"cannot write {path}: {advice}")
 
@@ -89,7 +98,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
             prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent
         )
     except OSError as error:
-        raise _data_error(target, error) from error
+        raise write_error(target, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -107,7 +116,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _ADVICE:
-            raise _data_error(target, error) from error
+            raise write_error(target, error) from error
         raise
 
 
@@ -134,7 +143,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _data_error(folder, error) from error
+        raise write_error(folder, error) from error
     return folder
 
 
