@@ -34,6 +34,7 @@ __all__ = [
     "OnnxRuntimeRunner",
     "OpenVinoRunner",
     "Runner",
+    "absence",
     "default_runtime",
     "obstacle",
     "open_runner",
@@ -131,6 +132,13 @@ def obstacle(spec: EngineSpec, runtime: str, device: str = "cpu") -> str | None:
     if runtime == "openvino" and spec.precision == "fp8":
         return "openvino does not read fp8 numbers; use onnxruntime, or export int8"
     return None
+
+
+def absence(runtime: str) -> str | None:
+    """Why a runtime is not here, with the command that installs it; None where it is."""
+    if _installed(runtime):
+        return None
+    return f'{runtime} is not installed; install it with: pip install "pyface-synth[{RUNTIMES[runtime]}]"'
 
 
 class CpuRunner:
