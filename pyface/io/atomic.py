@@ -18,6 +18,9 @@ __all__ = [
     "make_folder",
     "only_writer",
     "remove_leftovers",
+    "sync_folder",
+    "sync_path",
+    "telling_why",
     "write_bytes",
     "write_error",
     "write_text",
@@ -47,6 +50,15 @@ def write_error(path: Path, error: OSError) -> DataError:
     return DataError(f"cannot write {path}: {advice}")
 
 
+@contextlib.contextmanager
+def telling_why(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make an `OSError` in the block a DataError that names `path` and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(Path(path), error) from error
+
+
 def _new_file_mode() -> int:
     """Permission bits that `open` would give a new file (mkstemp gives 0600)."""
     umask = os.umask(0)
@@ -57,7 +69,16 @@ def _new_file_mode() -> int:
 _MODE = _new_file_mode()  # at import: umask cannot be read without setting it, which threads must not see
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_path(path: str | os.PathLike[str]) -> None:
+    """Flush a file to the disk. Raises OSError when it cannot be written there."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make a rename in `folder` survive a power cut, where the file system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -105,14 +126,10 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         yield temporary
         temporary.chmod(_MODE)
         if sync:
-            handle = os.open(temporary, os.O_RDWR)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync_path(temporary)
         temporary.replace(target)
         if sync:
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in _ADVICE:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -20,3 +23,13 @@ def network(tmp_path_factory):
     facts = {"recipe": {"conditions": ["smile", "glasses"]}, "label_samples": [[1.0, 0.0], [0.0, 1.0]]}
     save_model(path, StyleGAN2Generator(config), extra={"training": facts})
     return path
+
+
+@pytest.fixture(scope="session")
+def storage():
+    """The module of `storage.py`: small datasets written without a generator."""
+    path = Path(__file__).with_name("storage.py")
+    specification = importlib.util.spec_from_file_location("storage", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
