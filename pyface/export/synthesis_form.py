@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyface.export.up_form import UP_FORMS
+from pyface.export.up_form import UP_FORMS, Upsample
 from pyface.models.stylegan2 import SynthesisNetwork
 from pyface.nn import SynthesisBlock
 from pyface.nn.conv import EqualizedConv2d, activation_gain
 from pyface.nn.linear import EqualizedLinear
 from pyface.nn.style import StyledConv2d, StyledHead
-from pyface.ops import bias_act, upsample2d
+from pyface.ops import bias_act
 
 __all__ = ["HOMOGENEOUS", "SynthesisForm", "folded_linear", "wide"]
 
@@ -182,7 +182,6 @@ class _Block(nn.Module):
     """One resolution: a constant or an up-sampling convolution, a second one, and a head per spectrum."""
 
     const: Tensor
-    filter: Tensor
 
     def __init__(self, block: SynthesisBlock, dtype: torch.dtype, up_form: str, noise: str) -> None:
         super().__init__()
@@ -199,7 +198,7 @@ class _Block(nn.Module):
             weight = wide(skip.weight) * (skip.weight_gain * gain)
             self.skip = UP_FORMS[up_form](weight, wide(block.filter.taps), dtype)
         self.heads = nn.ModuleDict({name: _Head(head, dtype) for name, head in _heads(block).items()})
-        self.register_buffer("filter", block.filter.taps.detach().cpu().clone())
+        self.upsample = Upsample(wide(block.filter.taps))
 
     def forward(
         self, x: Tensor | None, image: Tensor | None, styles: Iterator[Tensor], noise: Iterator[Tensor]
@@ -216,7 +215,7 @@ class _Block(nn.Module):
             return x, image
         made = [head(x, next(styles)) for head in self.heads.values()]
         y = made[0] if len(made) == 1 else torch.cat(made, dim=1)
-        return x, y if image is None else upsample2d(image, self.filter) + y
+        return x, y if image is None else self.upsample(image) + y
 
 
 class SynthesisForm(nn.Module):

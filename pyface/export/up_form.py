@@ -10,87 +10,106 @@ from torch import Tensor, nn
 
 from pyface.ops import upfirdn2d
 
-__all__ = ["UP_FORMS", "PhasesUp", "TransposedUp", "phase_weights"]
+__all__ = ["UP_FORMS", "PhasesUp", "TransposedUp", "Upsample"]
 
 
-def phase_weights(weight: Tensor, taps: Tensor) -> Tensor:
-    """Weights of one convolution to four times the channels that, shuffled, is `weight` and the filter.
+def _with_gain(taps: Tensor) -> Tensor:
+    """The filter float32, made up for the zeros that three of four pixels are."""
+    return (taps * 2**taps.ndim).float()
 
-    They are [4 O, I, 2 r + 1, 2 r + 1]; channel 4 o + 2 p + q makes the rows of parity p and the columns of
-    parity q of a picture of twice the size. With K the full convolution of `weight` and `taps`, row 2 i + p
-    of that picture is the sum over d of x[i + d] K[p + s - 2 d], where s centres the filter.
-    Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"; the order of
-    convolution and filter: Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN",
-    appendix B.
 
-    Args:
-        weight: [O, I, k, k] with k odd, of the convolution of the zero-inserted input.
-        taps: [L, L], times its gain of 4.
+class Upsample(nn.Module):
+    """Pictures at twice the size: zeros between the pixels, then the filter.
+
+    taps: low-pass filter, [L, L] or [L] for both axes, summing to 1.
     """
-    out, into, kernel, _ = weight.shape
-    size = len(taps)
-    whole = F.conv2d(weight.reshape(-1, 1, kernel, kernel), taps.flip([0, 1])[None, None], padding=size - 1)
-    length = size + kernel - 1
-    start = size - 1 - (size + 1) // 2 + kernel // 2
-    radius = max((1 + start) // 2, (length - start) // 2)
-    wanted = [[p + start - 2 * d for d in range(-radius, radius + 1)] for p in (0, 1)]
-    rows = torch.tensor([[i if 0 <= i < length else length for i in phase] for phase in wanted])
-    padded = F.pad(whole.reshape(out, into, length, length), [0, 1, 0, 1])  # taps outside are 0
-    phases = padded[:, :, rows][..., rows]  # [O, I, 2, taps, 2, taps]
-    return phases.permute(0, 2, 4, 1, 3, 5).reshape(4 * out, into, *phases.shape[-1:] * 2)
+
+    filter: Tensor
+
+    def __init__(self, taps: Tensor) -> None:
+        super().__init__()
+        size = taps.shape[0]
+        before, after = (size + 1) // 2, (size - 2) // 2
+        self.padding = (before, after, before, after)
+        self.register_buffer("filter", _with_gain(taps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, 2 H, 2 W] of x [N, C, H, W]."""
+        return upfirdn2d(x, self.filter, up=2, padding=self.padding)
 
 
-class TransposedUp(nn.Module):
-    """A transposed convolution with stride 2, then the filter; fewest multiplications.
-
-    A pointwise convolution comes first, and the filter doubles the size.
+class _Up(nn.Module):
+    """A convolution and the filter, to twice the size.
 
     Args:
-        weight: [O, I, k, k], k 3 or 1.
-        taps: low-pass filter, [L, L] or [L] for both axes, summing to 1.
+        weight: [O, I, k, k]; k is 3, or 1: then the convolution comes before the zeros of `Upsample`.
+        taps: as for `Upsample`.
         dtype: of the weights and of what goes in and out.
     """
 
     weight: Tensor
     filter: Tensor
+    beyond = 0  # rows and columns that the convolution makes after the last one with numbers in it
 
     def __init__(self, weight: Tensor, taps: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.pointwise = weight.shape[-1] == 1
-        size = taps.shape[0]
-        before = (size + 1) // 2 - (0 if self.pointwise else 1)
-        after = (size - 2) // 2
-        self.padding = (before, after, before, after)
-        kept = weight if self.pointwise else weight.transpose(0, 1)
+        self.pointwise = Upsample(taps) if weight.shape[-1] == 1 else None
+        kept = self.kept(weight) if self.pointwise is None else weight
         self.register_buffer("weight", kept.to(dtype).contiguous())
-        self.register_buffer("filter", (taps * 2**taps.ndim).float())
+        if self.pointwise is None:
+            before, after = (len(taps) - 1) // 2, (len(taps) - 2) // 2 - self.beyond
+            self.padding = (before, after, before, after)
+            self.register_buffer("filter", _with_gain(taps))
+
+    def kept(self, weight: Tensor) -> Tensor:
+        """`weight` [O, I, 3, 3] as `enlarged` uses it."""
+        raise NotImplementedError
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """x with zeros between its pixels, convolved: [N, O, 2 H + 1 + beyond, 2 W + 1 + beyond]."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, O, 2 H, 2 W] of x [N, I, H, W]."""
-        if self.pointwise:
-            return upfirdn2d(F.conv2d(x, self.weight), self.filter, up=2, padding=self.padding)
-        y = F.conv_transpose2d(x, self.weight, stride=2)
-        return upfirdn2d(y, self.filter, padding=self.padding)
+        if self.pointwise is not None:
+            # in float32, in which every runtime has what the filter becomes
+            y: Tensor = self.pointwise(F.conv2d(x, self.weight).float())
+            return y.to(x.dtype)
+        return upfirdn2d(self.enlarged(x), self.filter, padding=self.padding)
 
 
-class PhasesUp(nn.Module):
-    """One convolution to four times the channels, shuffled; the filter lies in its weights.
+class TransposedUp(_Up):
+    """A transposed convolution with stride 2, then the filter: fewest multiplications."""
 
-    For runtimes without transposed convolutions in an element type. Arguments as for `TransposedUp`.
+    def kept(self, weight: Tensor) -> Tensor:
+        """[I, O, 3, 3]."""
+        return weight.transpose(0, 1)
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """As in `_Up`."""
+        return F.conv_transpose2d(x, self.weight, stride=2)
+
+
+class PhasesUp(_Up):
+    """A convolution of 2 x 2 taps to four times the channels, shuffled, then the filter.
+
+    The same numbers without a transposed convolution, at 16 multiplications instead of 9: row 2 i + p is
+    x[i] weight[p], and for even rows also x[i - 1] weight[2].
+    Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
     """
 
-    weight: Tensor
+    beyond = 1
 
-    def __init__(self, weight: Tensor, taps: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        matrix = torch.outer(taps, taps) if taps.ndim == 1 else taps
-        phases = phase_weights(weight, (matrix * 4).to(weight.dtype))
-        self.padding = phases.shape[-1] // 2
-        self.register_buffer("weight", phases.to(dtype).contiguous())
+    def kept(self, weight: Tensor) -> Tensor:
+        """[4 O, I, 2, 2]; channel 4 o + 2 p + q makes rows of parity p and columns of parity q."""
+        out, into = weight.shape[:2]
+        taps = torch.tensor([[2, 0], [3, 1]])  # by parity; number 3 is a zero
+        phases = F.pad(weight, [0, 1, 0, 1])[:, :, taps][..., taps]  # [O, I, 2, taps, 2, taps]
+        return phases.permute(0, 2, 4, 1, 3, 5).reshape(4 * out, into, 2, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, O, 2 H, 2 W] of x [N, I, H, W]."""
-        return F.pixel_shuffle(F.conv2d(x, self.weight, padding=self.padding), 2)
+    def enlarged(self, x: Tensor) -> Tensor:
+        """As in `_Up`."""
+        return F.pixel_shuffle(F.conv2d(x, self.weight, padding=1), 2)
 
 
 UP_FORMS: Mapping[str, Callable[[Tensor, Tensor, torch.dtype], nn.Module]] = {
