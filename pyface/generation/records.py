@@ -32,7 +32,7 @@ _LISTED = 5  # problems that one message names
 # bytes of `.writers`: part i of n is n * 2^32 + i, divisions into n are 2^61 + n, then all of the dataset
 _PART_BITS = 32
 _DIVISIONS = 2**61
-_WHOLE = 2**62 + 1
+_WHOLE = 2**62
 _FLOCK = struct.Struct("@hhqqi0q")  # struct flock of Linux: type, whence, start, length, process
 _SPECTRUM = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -141,8 +141,8 @@ class Writer(abc.ABC):
             conditions: by name; kept to six decimals.
 
         Raises:
-            ValueRangeError: another picture's turn, or spectra other than the recipe's.
-            OSError: the disk is full; leaving the `with` block makes it a DataError.
+            ValueRangeError: another picture's turn, or spectra or conditions other than the recipe's.
+            OSError, DataError: the disk is full; leaving the `with` block makes it a DataError.
         """
         wanted = self._plan[self._added] if self._added < len(self._plan) else None
         if picture != wanted:
@@ -154,7 +154,13 @@ class Writer(abc.ABC):
             raise ValueRangeError(
                 f"picture {picture.key} needs the spectra {', '.join(self._spectra)}; got {', '.join(files)}."
             )
-        rounded = {name: round(float(value), 6) for name, value in (conditions or {}).items()}
+        given = conditions or {}
+        if set(given) != set(self.recipe.conditions):
+            raise ValueRangeError(
+                f"picture {picture.key} needs the conditions {_listed(self.recipe.conditions)}; "
+                f"got {_listed(given)}."
+            )
+        rounded = {name: round(float(given[name]), 6) for name in self.recipe.conditions}
         self._write(picture, files, rounded)
         self._added += 1
 
@@ -235,7 +241,7 @@ class Store(abc.ABC):
             DataError: a record is damaged or of another recipe, or its shard is not as it says.
         """
         found: dict[int, Record] = {}
-        problems: list[str] = []
+        problems: list[tuple[str, Path]] = []
         wanted = None if shards is None else frozenset(shards)
         for shard, path in sorted(self.record_files().items()):
             if wanted is not None and shard not in wanted:
@@ -246,14 +252,15 @@ class Store(abc.ABC):
             except DataError as error:
                 problem = str(error)
             if problem:
-                problems.append(problem)
+                problems.append((problem, path))
             else:
                 found[shard] = dataclasses.replace(record, files=())
         if problems:
             more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             raise DataError(
-                f"{self.folder} is damaged: {'; '.join(problems[:_LISTED])}{more}. `pyface generate verify "
-                f"{self.folder}` lists everything; remove a shard's record to have the shard made anew."
+                f"{self.folder} is damaged: {'; '.join(text for text, _ in problems[:_LISTED])}{more}. "
+                f"`pyface generate verify {self.folder}` lists everything. Remove the record of a damaged "
+                f"shard, such as {problems[0][1].name}, to have the shard made anew."
             )
         return found
 
@@ -273,12 +280,19 @@ class Store(abc.ABC):
         return None
 
 
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def checked_spectra(recipe: DatasetRecipe) -> list[str]:
     """Names of the spectra, which become parts of file names.
 
     Raises:
-        ValueRangeError: a name with other characters than letters, digits, "_" and "-".
+        ValueRangeError: a name with other characters than letters, digits, "_" and "-", or two that differ
+            in upper and lower case alone.
     """
+    if len({name.upper() for name in recipe.spectra}) < len(recipe.spectra):
+        raise ValueRangeError(f"spectra must differ in their letters; got {', '.join(recipe.spectra)}.")
     for name in recipe.spectra:
         if not _SPECTRUM.fullmatch(name):
             raise ValueRangeError(
@@ -313,7 +327,7 @@ def writing_part(folder: str | os.PathLike[str], index: int = 0, of: int = 1) ->
                 "with --shard-index and --num-shards"
             )
         _lock(handle, _DIVISIONS + of, 1, shared=True)  # first hold, then look: so of two one is refused
-        others = ((_DIVISIONS, of), (_DIVISIONS + of + 1, _DIVISIONS))
+        others = ((_DIVISIONS, of), (_DIVISIONS + of + 1, _DIVISIONS - of - 1))
         if any(_locked(handle, first, count) for first, count in others):
             raise DataError(
                 f"another process that writes to {folder} divides the work otherwise than into {of}; give "

@@ -106,7 +106,7 @@ def test_what_does_not_fit_its_record_is_refused(tmp_path, storage):
         with pytest.raises(DataError, match=words) as caught:
             store.committed()
         assert "generate verify" in str(caught.value)
-        assert "remove a shard's record" in str(caught.value)
+        assert "such as shard-000001.json, to have the shard made anew" in str(caught.value)
         assert list(store.committed([0, 2])) == [0, 2]
 
     shard.write_bytes(whole[:-1])

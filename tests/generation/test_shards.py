@@ -138,13 +138,15 @@ def test_a_picture_is_found_again(tmp_path, storage):
 
 def test_only_the_pictures_of_the_plan_in_their_order(store, storage):
     first, second = store.plan.pictures(0)[:2]
-    files = storage.encoded(store.recipe, first)
+    files, values = storage.encoded(store.recipe, first), storage.conditions(first)
     with store.writer(store.folder, store.recipe, 0) as writer:
         with pytest.raises(ValueRangeError, match="takes 00000000_0000 next; got 00000000_0001"):
-            writer.add(second, files)
+            writer.add(second, files, values)
         with pytest.raises(ValueRangeError, match="needs the spectra vis; got nir"):
-            writer.add(first, {"nir": b""})
-        writer.add(first, files)
+            writer.add(first, {"nir": b""}, values)
+        with pytest.raises(ValueRangeError, match="needs the conditions smile, glasses; got none"):
+            writer.add(first, files)
+        writer.add(first, files, values)
         with pytest.raises(ValueRangeError, match="needs 4 pictures; 1 were added"):
             writer.commit()
     assert storage.tree(store.folder) == {}
@@ -154,6 +156,8 @@ def test_spectra_that_are_no_file_names(tmp_path, storage):
     for name in ("../out", "a.b", "", "a b", "x" * 41):
         with pytest.raises(ValueRangeError, match="spectra must be named"):
             ShardStore.writer(tmp_path, storage.recipe(spectra={"vis": 3, name: 1}), 0)
+    with pytest.raises(ValueRangeError, match="spectra must differ"):
+        ShardStore.writer(tmp_path, storage.recipe(spectra={"vis": 3, "Vis": 1}), 0)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, DataError])
@@ -161,7 +165,7 @@ def test_a_block_that_fails_leaves_nothing(store, storage, error):
     def fail():
         with store.writer(store.folder, store.recipe, 0) as writer:
             picture = store.plan.pictures(0)[0]
-            writer.add(picture, storage.encoded(store.recipe, picture))
+            writer.add(picture, storage.encoded(store.recipe, picture), storage.conditions(picture))
             raise error
 
     with pytest.raises(error):
@@ -230,7 +234,7 @@ def test_a_killed_writer(store, storage, place, monkeypatch):
     if child == 0:
         with store.writer(store.folder, store.recipe, 1) as writer:
             for picture in store.plan.pictures(1):
-                writer.add(picture, storage.encoded(store.recipe, picture))
+                writer.add(picture, storage.encoded(store.recipe, picture), storage.conditions(picture))
             if place == "renamed":
                 monkeypatch.setattr("pyface.generation.records.Record.write", lambda *args: os._exit(0))
                 writer.commit()
@@ -263,7 +267,7 @@ def test_a_large_member_comes_back(tmp_path, storage):
     sizes = [0, 1, 511, 512, 513, 2**20, 3 * 2**20 + 17]
     with store.writer(tmp_path, made, 0) as writer:
         for picture, size in zip(store.plan.pictures(0), sizes, strict=True):
-            writer.add(picture, {"vis": np.random.default_rng(size).bytes(size)})
+            writer.add(picture, {"vis": np.random.default_rng(size).bytes(size)}, storage.conditions(picture))
         writer.commit()
     with tarfile.open(fileobj=io.BytesIO(store.shard_path(0).read_bytes())) as archive:
         images = [m for m in archive.getmembers() if m.name.endswith(".jpg")]
