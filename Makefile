@@ -28,7 +28,7 @@ $(VENV)/.base: constraints.txt
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml
 	$(PIP) pytest pytest-benchmark pytest-timeout pytest-xdist scipy jsonschema opencv-python-headless av onnx onnxruntime onnxscript openvino scikit-image \
-	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm pybind11 scikit-build-core
+	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm tensorrt-rtx-cu13 pybind11 scikit-build-core
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base pyproject.toml
