@@ -9,23 +9,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "Artefact",
+    "Choice",
     "Engine",
     "available_engines",
     "choose_engine",
+    "export_onnx",
     "open_artefact",
     "open_engine",
+    "verify_artefact",
 ]
 
 if TYPE_CHECKING:
-    from pyface.export.artefact import open_artefact
-    from pyface.export.engine import Engine, available_engines, choose_engine, open_engine
+    from pyface.export.artefact import Artefact, open_artefact
+    from pyface.export.engine import Choice, Engine, available_engines, choose_engine, open_engine
+    from pyface.export.onnx import export_onnx
+    from pyface.export.parity import verify_artefact
 
 _PLACES = {
+    "Artefact": "artefact",
+    "Choice": "engine",
     "Engine": "engine",
     "available_engines": "engine",
     "choose_engine": "engine",
+    "export_onnx": "onnx",
     "open_artefact": "artefact",
     "open_engine": "engine",
+    "verify_artefact": "parity",
 }
 
 

@@ -9,45 +9,37 @@ torch.Size([10, 64, 64, 3])
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from pyface.errors import BackendError, ExportError, ValueRangeError
+from pyface.errors import ExportError
+from pyface.export.engines.availability import (
+    ENGINES,
+    Choice,
+    absence,
+    check_name,
+    choose,
+    device_for,
+    require,
+)
 from pyface.export.engines.fixed_batch import Engine, GeneratorFacts, Settings
-from pyface.export.engines.torch_engine import NativeEngine, TorchEngine, fused_refusal
-from pyface.io.hashing import sha256_of
-from pyface.models import StyleGAN2Generator, find_checkpoint, load
-from pyface.ops import backend
+from pyface.export.engines.sources import (
+    Source,
+    artefact_settings,
+    engine_of_artefact,
+    is_artefact,
+    made_artefact,
+    own_network,
+    require_same_weights,
+    usable_artefact,
+    weights_sha256,
+)
+from pyface.export.engines.torch_engine import NativeEngine, TorchEngine
 
 __all__ = ["ENGINES", "Choice", "Engine", "available_engines", "choose_engine", "open_engine"]
 
-Source = nn.Module | str | os.PathLike[str]
-
-# engine -> kind of device -> what it can compute in there
-ENGINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "torch": {"cpu": ("fp32", "fp16", "bf16"), "cuda": ("fp32", "fp16", "bf16")},
-    "native": {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")},
-}
-_ORDER = {"cpu": ("native", "torch"), "cuda": ("native", "torch")}
-_WHY = {
-    "native": "the fused kernels of pyface run here, and were the fastest that we measured",
-    "torch": "torch, layer by layer, runs everywhere",
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An engine by name, the precision it will compute in, and why it is this one."""
-
-    name: str
-    precision: str
-    reason: str
+_CPU = torch.device("cpu")
 
 
 def available_engines(device: str = "auto") -> dict[str, str | None]:
@@ -59,8 +51,8 @@ def available_engines(device: str = "auto") -> dict[str, str | None]:
     >>> available_engines("cpu")["torch"] is None
     True
     """
-    kind = _device(device).type
-    return {name: _absence(name, kind) for name in ENGINES}
+    kind = device_for("auto", device).type
+    return {name: absence(name, kind) for name in ENGINES}
 
 
 def choose_engine(
@@ -68,158 +60,118 @@ def choose_engine(
 ) -> Choice:
     """The engine that `open_engine(network, "auto")` takes, and why.
 
-    On a GPU and on a CPU: the fused kernels of pyface; they were faster than all other runtimes in our
-    measurements (`pyface bench --only engines`). Where they cannot run this network or precision, torch.
+    The fused kernels of pyface, which were faster than all other runtimes in our measurements
+    (`pyface bench --only engines`). Where they cannot run this network or precision, the fastest of the
+    others that are installed; on a CPU: OpenVINO, ONNX Runtime, torch.
 
     Args:
         network: a generator or its checkpoint; None says what suits the machine.
         precision: what to compute in.
+        device: as in `open_engine`.
+        batch: images at a time.
 
     Raises:
         ExportError: no engine here computes in this precision.
     """
-    settings = Settings(precision, batch, _device(device))
-    own = None if network is None else _own_network(network, settings.device)
-    return _choose(own, settings)
+    settings = Settings(precision, batch, device_for("auto", device))
+    return choose(None if network is None else own_network(network, settings.device), settings)
 
 
 def open_engine(
     source: Source,
     engine: str = "auto",
     *,
-    precision: str = "fp32",
-    batch: int = 8,
+    precision: str | None = None,
+    batch: int | None = None,
     device: str = "auto",
     threads: int | None = None,
-    noise: str = "const",
+    noise: str | None = None,
+    network: Source | None = None,
+    cache: bool = True,
+    force: bool = False,
 ) -> Engine:
     """The generator `source` on an engine.
 
+    Engines other than torch and native run a file; it is exported and certified when it is first needed, and
+    kept in `pyface.export.engine_cache`.
+
     Args:
-        source: a generator, or its checkpoint: a path, or the name of one that comes with pyface.
-        engine: "torch", "native", or "auto" for the first of `choose_engine`.
-        precision: "fp32", "fp16", "bf16" or the long names such as "float32".
-        batch: images that the runtime makes at a time; any number can be asked for.
-        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
+        source: a generator, its checkpoint (a path, or the name of one that comes with pyface), or the path
+            of an exported file.
+        engine: a key of `ENGINES`, or "auto" for what `choose_engine` says; of an exported file, what runs
+            its format.
+        precision: "fp32", "fp16", "bf16" or the long names such as "float32". None: fp32; of an exported
+            file, its own.
+        batch: images that the runtime makes at a time; any number can be asked for. None: 8; of an exported
+            file with a fixed batch, that one.
+        device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one and the engine runs on it.
         threads: CPU threads; None takes as many as torch does.
-        noise: "const" (the network's own) or "none".
+        noise: "const" (the network's own, also where None is given) or "none".
+        network: of an exported file that takes ws, the generator it was made of, for its mapping.
+        cache: keep the file that is made. Without it, it is removed when the engine is closed.
+        force: run files that failed their certificate or have none.
 
     Raises:
-        ValueRangeError: an unknown engine, precision or noise, a batch or number of threads below 1.
+        ValueRangeError: an unknown engine, precision or noise, a batch or number of threads below 1, or what
+            an exported file was not made for.
         MissingExtraError: a package is needed; the message names the extra.
-        ExportError: the engine cannot run here, or not this network or precision.
+        ExportError: the engine cannot run here, or not this network or precision; or an exported file is
+            damaged, of other weights, or not certified.
         CheckpointError: no generator in the file.
     """
     check_name(engine)
-    settings = Settings(precision, batch, _device(device), noise, threads)
-    network = _own_network(source, settings.device)
-    reason = ""
-    if engine == "auto":
-        choice = _choose(network, settings)
-        engine, reason = choice.name, choice.reason
-    _require(engine, settings)
-    facts = GeneratorFacts.of(network, _weights_sha256(source))
-    opened = _open(engine, network, facts, settings)
-    opened.reason = reason
+    if is_artefact(source):
+        asked = (precision, batch, noise)
+        return _open_artefact(source, engine, asked, device, threads, network, force)
+    if network is not None:
+        raise ExportError("network goes with an exported file as source; here the source is a generator.")
+    batch = 8 if batch is None else batch
+    settings = Settings(precision or "fp32", batch, device_for(engine, device), noise or "const", threads)
+    if engine != "auto":
+        require(engine, settings)
+    own = own_network(source, settings.device)
+    choice = choose(own, settings) if engine == "auto" else Choice(engine, settings.precision, "")
+    facts = GeneratorFacts.of(own, weights_sha256(source))
+    opened = _open_network(choice.name, own, facts, settings, cache, force)
+    opened.reason = choice.reason
     return opened
 
 
-def check_name(engine: str) -> None:
-    """Raises ValueRangeError for a name that is neither an engine's nor "auto"."""
-    if engine != "auto" and engine not in ENGINES:
-        raise ValueRangeError(f"engine must be auto or one of {', '.join(ENGINES)}; got {engine!r}.")
-
-
-def _open(engine: str, network: Any, facts: GeneratorFacts, settings: Settings) -> Engine:
+def _open_network(
+    engine: str, network: Any, facts: GeneratorFacts, settings: Settings, cache: bool, force: bool
+) -> Engine:
     if engine == "native":
         return NativeEngine(network, facts, settings)
-    return TorchEngine(network, facts, settings)
+    if engine == "torch":
+        return TorchEngine(network, facts, settings)
+    artefact, scratch = made_artefact(engine, network, facts, settings, cache=cache, force=force)
+    return _runner_engine(engine)(artefact, facts, settings, network.mapping, scratch)
 
 
-def _device(name: str) -> torch.device:
-    """Raises ValueRangeError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueRangeError(f"device must be cpu, cuda, cuda:1 or auto; got {name!r}.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueRangeError(f"device must be cpu, cuda, cuda:1 or auto; got {name!r}.")
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ValueRangeError(
-            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices. Use cpu."
-        )
-    return device
+def _open_artefact(
+    source: Any,
+    engine: str,
+    asked: tuple[str | None, int | None, str | None],
+    device: str,
+    threads: int | None,
+    network: Source | None,
+    force: bool,
+) -> Engine:
+    artefact = usable_artefact(source, force)
+    name = engine_of_artefact(artefact.spec, engine)
+    settings = artefact_settings(artefact.spec, *asked, device_for(name, device), threads)
+    mapping = None
+    if network is not None:
+        own = own_network(network, settings.device)
+        require_same_weights(artefact, own, network)
+        mapping = own.mapping
+    opened = _runner_engine(name)(artefact, GeneratorFacts.of(artefact.spec), settings, mapping)
+    opened.reason = f"{artefact.path.name} is made for {artefact.spec.format}" if engine == "auto" else ""
+    return opened
 
 
-def _absence(engine: str, kind: str) -> str | None:
-    """Why an engine cannot run on a kind of device, or None."""
-    if kind not in ENGINES[engine]:
-        return f"it runs on {' and '.join(ENGINES[engine])} alone"
-    if engine != "native":
-        return None
-    try:
-        found = backend(kind)
-    except BackendError as error:
-        return str(error)
-    return None if found == kind else f"the native kernels for {kind} are not built (pyface doctor says more)"
+def _runner_engine(name: str) -> Any:
+    """The class of an engine that runs files."""
+    from pyface.export.engines.runner_engine import OnnxRuntimeEngine, OpenVinoEngine
 
-
-def _refusal(engine: str, network: Any, settings: Settings) -> str | None:
-    """Why an engine cannot run here, in this precision, or this network; None where it can."""
-    kind = settings.device.type
-    absent = _absence(engine, kind)
-    if absent is not None:
-        return absent
-    if settings.precision not in ENGINES[engine][kind]:
-        return f"it computes in {', '.join(ENGINES[engine][kind])} on {kind}, not in {settings.precision}"
-    return fused_refusal(network, settings) if engine == "native" and network is not None else None
-
-
-def _require(engine: str, settings: Settings) -> None:
-    reason = _refusal(engine, None, settings)
-    if reason is not None:
-        raise ExportError(f"the {engine} engine cannot run: {reason}. {_others(engine, settings)}")
-
-
-def _others(engine: str, settings: Settings) -> str:
-    fit = [name for name in ENGINES if name != engine and _refusal(name, None, settings) is None]
-    return f"Engines that can: {', '.join(fit)}." if fit else f"No engine here can do {settings.precision}."
-
-
-def _choose(network: Any, settings: Settings) -> Choice:
-    passed: list[str] = []
-    for name in _ORDER[settings.device.type]:
-        reason = _refusal(name, network, settings)
-        if reason is None:
-            why = "; ".join([_WHY[name], *passed])
-            return Choice(name, settings.precision, why)
-        passed.append(f"not {name}: {reason}")
-    raise ExportError(
-        f"no engine computes in {settings.precision} on {settings.device.type}: {'; '.join(passed)}."
-    )
-
-
-def _own_network(source: Source, device: torch.device) -> Any:
-    """A generator that belongs to the engine alone, frozen, float32, on `device`."""
-    network: Any
-    if isinstance(source, nn.Module):
-        if not isinstance(source, StyleGAN2Generator):
-            raise ExportError(
-                f"an engine runs a generator of pyface; got a {type(source).__name__}. Give a "
-                "StyleGAN2Generator, its checkpoint, or the path of an exported one."
-            )
-        network = copy.deepcopy(source)
-    else:
-        network = load(source, kind="generator")
-    return network.float().to(device).eval().requires_grad_(False)
-
-
-def _weights_sha256(source: Source) -> str:
-    """Of the checkpoint file, or of the tensors of a network."""
-    if isinstance(source, nn.Module):
-        from pyface.export.artefact import sha256_of_network
-
-        return sha256_of_network(source)
-    return sha256_of(find_checkpoint(source))
+    return {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}[name]

@@ -14,6 +14,7 @@ from pyface.errors import CheckpointError, ExportError, ShapeError, ValueRangeEr
 from pyface.export import available_engines, choose_engine, open_engine
 from pyface.export.engine import ENGINES
 from pyface.export.engines.pixels import as_pixels
+from pyface.export.gates import compare, gate_of
 from pyface.io.checkpoint import save_model
 from pyface.io.images import to_uint8
 from pyface.models import (
@@ -24,8 +25,6 @@ from pyface.models import (
     StyleGAN2Generator,
 )
 
-# RMSE by the standard deviation of the picture; fp32: the largest error by it
-GATES = {"fp32": 5e-5, "fp16": 0.003, "bf16": 0.025}
 SETTINGS = [
     (name, precision) for name, kinds in ENGINES.items() if "cpu" in kinds for precision in kinds["cpu"]
 ]
@@ -49,6 +48,14 @@ def small_generator(**fields):
                 parameter.normal_(std=0.1)
         network.mapping.w_avg.normal_(std=0.2)
     return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def home(tmp_path_factory):
+    """Files of engines are made here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYFACE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +99,8 @@ def test_pictures_agree_with_float64(engine, latents, truth):
         image, exact = images[name], truth[1][name]
         assert image.shape == (11, channels, 32, 32)
         assert image.dtype == torch.float32
-        off = (image - exact) / exact.std()
-        error = off.abs().max() if engine.precision == "fp32" else off.square().mean().sqrt()
-        assert error < GATES[engine.precision]
+        gate = gate_of(engine.precision)
+        assert compare(image.numpy(), exact.float().numpy(), gate, pictures=True).passed
         assert pixels[name].shape == (11, 32, 32, channels)
         assert pixels[name].dtype == torch.uint8
         assert (pixels[name].numpy() == to_uint8(image)).all()

@@ -73,6 +73,9 @@ class Settings:
             )
 
 
+Batch = dict[str, Tensor]  # rows that go through the runtime together, by the names of its inputs
+
+
 class Engine(abc.ABC):
     """A generator on one runtime; a `pyface.models.Generator` whose numbers repeat.
 
@@ -87,44 +90,52 @@ class Engine(abc.ABC):
         batch: images that the runtime makes at a time.
         device: where it runs; images are there too, pixels always on the CPU.
         noise: "const" or "none".
+        inputs: ("ws",), or what an artefact with its mapping inside takes: "z", "c", "psi".
         reason: why this engine was chosen; "" where it was asked for.
         z_dim, c_dim, w_dim, num_ws, resolution, spectra: as in `pyface.models.Generator`.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, facts: GeneratorFacts, settings: Settings, mapping: nn.Module | None) -> None:
+    def __init__(
+        self,
+        facts: GeneratorFacts,
+        settings: Settings,
+        mapping: nn.Module | None,
+        inputs: tuple[str, ...] = ("ws",),
+    ) -> None:
         self.z_dim, self.c_dim, self.w_dim, self.num_ws = facts.z_dim, facts.c_dim, facts.w_dim, facts.num_ws
         self.resolution, self.spectra = facts.resolution, facts.spectra
         self.precision, self.batch, self.device = settings.precision, settings.batch, settings.device
         self.noise, self.threads = settings.noise, settings.threads
         self.weights_sha256 = facts.weights_sha256
+        self.inputs = inputs
         self.reason = ""
-        self._mapping = mapping
+        self._mapping = mapping if "ws" in inputs else None
         self._closed = False
 
     @abc.abstractmethod
-    def _images(self, ws: Tensor) -> dict[str, Tensor]:
-        """Images float32 [batch, C, H, W] by spectrum of ws float32 [batch, num_ws, w_dim], dense, on
-        `device`. The next call may reuse their memory."""
+    def _images(self, rows: Batch, psi: float) -> dict[str, Tensor]:
+        """Images float32 [batch, C, H, W] by spectrum of a full batch of `inputs`, float32, dense, on
+        `device`. The next call may reuse their memory. psi: where it is one of them."""
 
     @abc.abstractmethod
     def _facts(self) -> dict[str, Any]:
         """What else decides about the bytes of a picture: versions of the runtime, kind of processor."""
 
-    def _pixels(self, ws: Tensor, count: int, into: Mapping[str, Tensor]) -> None:
+    @abc.abstractmethod
+    def _release(self) -> None:
+        """Frees what the runtime holds."""
+
+    def _pixels(self, rows: Batch, psi: float, count: int, into: Mapping[str, Tensor]) -> None:
         """Writes the first `count` pictures of a batch into uint8 [count, H, W, C] of the CPU."""
-        for name, images in self._images(ws).items():
+        for name, images in self._images(rows, psi).items():
             if images.is_cpu:
                 write_pixels(images[:count], into[name])
             else:
                 pixels = torch.empty(into[name].shape, dtype=torch.uint8, device=images.device)
                 write_pixels(images[:count], pixels)
                 into[name].copy_(pixels)
-
-    @abc.abstractmethod
-    def _release(self) -> None:
-        """Frees what the runtime holds."""
 
     def mapping(
         self,
@@ -138,25 +149,21 @@ class Engine(abc.ABC):
         Raises:
             ShapeError: z or c of a wrong shape, or missing.
             ValueRangeError: truncation_psi is not finite, or the network keeps no average of w.
-            ExportError: the engine is closed, or was opened from an artefact that has no mapping.
+            ExportError: the engine is closed, or was opened from an artefact without a mapping in torch.
         """
         self._check_open()
-        if not math.isfinite(truncation_psi):
-            raise ValueRangeError(
-                "truncation_psi must be a finite number, 0 for the average face to 1 for full variety; "
-                f"got {truncation_psi}."
-            )
+        self._check_psi(truncation_psi)
         if self._mapping is None:
             raise ExportError(self._no_mapping())
         self._check_latents(z, c)
         mapping = self._mapping
         ws = torch.empty(len(z), self.num_ws, self.w_dim, device=self.device)
 
-        def run(rows: tuple[Tensor, ...], first: int, count: int) -> None:
-            made = mapping(rows[0], rows[1] if self.c_dim else None, truncation_psi, truncation_cutoff)
+        def run(rows: Batch, first: int, count: int) -> None:
+            made = mapping(rows["z"], rows.get("c"), truncation_psi, truncation_cutoff)
             ws[first : first + count] = made[:count]
 
-        self._in_batches((z,) if c is None else (z, c), MAPPING_ROWS, run)
+        self._in_batches(self._latents(z, c), MAPPING_ROWS, run)
         return ws
 
     def synthesis(self, ws: Tensor, noise_mode: str | None = None, precision: str | None = None) -> Images:
@@ -169,22 +176,11 @@ class Engine(abc.ABC):
         Raises:
             ShapeError: ws of a wrong shape.
             ValueRangeError: another kind of noise or precision than the engine's.
-            ExportError: the engine is closed.
+            ExportError: the engine is closed, or was opened from an artefact that takes z.
         """
         self._check_options(noise_mode, precision)
         self._check_ws(ws)
-        height, width = self.resolution
-        images = {
-            name: torch.empty(len(ws), channels, height, width, device=self.device)
-            for name, channels in self.spectra.items()
-        }
-
-        def run(rows: tuple[Tensor, ...], first: int, count: int) -> None:
-            for name, made in self._images(rows[0]).items():
-                images[name][first : first + count] = made[:count]
-
-        self._in_batches((ws,), self.batch, run)
-        return images if len(images) > 1 else next(iter(images.values()))
+        return self._all_images({"ws": ws})
 
     def pixels(self, ws: Tensor) -> dict[str, Tensor]:
         """{spectrum: uint8 [N, H, W, C]} on the CPU, of ws [N, num_ws, w_dim].
@@ -192,18 +188,7 @@ class Engine(abc.ABC):
         Rounded as `pyface.io.images.to_uint8`. Raises as `synthesis`.
         """
         self._check_ws(ws)
-        height, width = self.resolution
-        pixels = {
-            name: torch.empty(len(ws), height, width, channels, dtype=torch.uint8)
-            for name, channels in self.spectra.items()
-        }
-
-        def run(rows: tuple[Tensor, ...], first: int, count: int) -> None:
-            into = {name: made[first : first + count] for name, made in pixels.items()}
-            self._pixels(rows[0], count, into)
-
-        self._in_batches((ws,), self.batch, run)
-        return pixels
+        return self._all_pixels({"ws": ws})
 
     def __call__(
         self,
@@ -216,7 +201,23 @@ class Engine(abc.ABC):
     ) -> Images:
         """Images of z and c. Arguments and errors as those of `mapping` and `synthesis`."""
         self._check_options(noise_mode, precision)
-        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff))
+        if "ws" in self.inputs:
+            return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff))
+        self._check_call(z, c, truncation_psi, truncation_cutoff)
+        return self._all_images(self._latents(z, c), truncation_psi)
+
+    def pixels_of(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> dict[str, Tensor]:
+        """{spectrum: uint8 [N, H, W, C]} on the CPU, of z and c. Arguments and errors as of `mapping`."""
+        if "ws" in self.inputs:
+            return self.pixels(self.mapping(z, c, truncation_psi, truncation_cutoff))
+        self._check_call(z, c, truncation_psi, truncation_cutoff)
+        return self._all_pixels(self._latents(z, c), truncation_psi)
 
     def describe(self) -> dict[str, Any]:
         """What decides about the bytes of a picture besides its latent, for manifests: plain JSON."""
@@ -248,26 +249,50 @@ class Engine(abc.ABC):
         size = "x".join(str(side) for side in self.resolution)
         return f"<{self.name} engine, {self.precision}, {size}, batch {self.batch}, {self.device}>"
 
-    def _in_batches(
-        self,
-        tensors: tuple[Tensor, ...],
-        size: int,
-        run: Callable[[tuple[Tensor, ...], int, int], None],
-    ) -> None:
-        """Calls `run(rows, first, count)` for each `size` rows of float32 `tensors`, zeros behind the last.
+    def _latents(self, z: Tensor, c: Tensor | None) -> Batch:
+        return {"z": z, "c": c} if self.c_dim and c is not None else {"z": z}
+
+    def _all_images(self, inputs: Batch, psi: float = 1.0) -> Images:
+        rows, (height, width) = len(next(iter(inputs.values()))), self.resolution
+        images = {
+            name: torch.empty(rows, channels, height, width, device=self.device)
+            for name, channels in self.spectra.items()
+        }
+
+        def run(batch: Batch, first: int, count: int) -> None:
+            for name, made in self._images(batch, psi).items():
+                images[name][first : first + count] = made[:count]
+
+        self._in_batches(inputs, self.batch, run)
+        return images if len(images) > 1 else next(iter(images.values()))
+
+    def _all_pixels(self, inputs: Batch, psi: float = 1.0) -> dict[str, Tensor]:
+        rows, (height, width) = len(next(iter(inputs.values()))), self.resolution
+        pixels = {
+            name: torch.empty(rows, height, width, channels, dtype=torch.uint8)
+            for name, channels in self.spectra.items()
+        }
+
+        def run(batch: Batch, first: int, count: int) -> None:
+            into = {name: made[first : first + count] for name, made in pixels.items()}
+            self._pixels(batch, psi, count, into)
+
+        self._in_batches(inputs, self.batch, run)
+        return pixels
+
+    def _in_batches(self, inputs: Batch, size: int, run: Callable[[Batch, int, int], None]) -> None:
+        """Calls `run(rows, first, count)` for each `size` rows of `inputs`, zeros behind the last.
 
         Rows are copied into memory of their own: how it is aligned is then always the same.
         """
         with torch.no_grad(), self._with_threads():
-            for first in range(0, len(tensors[0]), size):
-                count = min(size, len(tensors[0]) - first)
-                rows = tuple(
-                    torch.zeros(size, *tensor.shape[1:], device=self.device, dtype=torch.float32)
-                    for tensor in tensors
-                )
-                for row, tensor in zip(rows, tensors, strict=True):
-                    row[:count] = tensor[first : first + count]
-                run(rows, first, count)
+            for first in range(0, len(next(iter(inputs.values()))), size):
+                rows = {}
+                for name, tensor in inputs.items():
+                    part = tensor[first : first + size]
+                    rows[name] = torch.zeros(size, *part.shape[1:], device=self.device)
+                    rows[name][: len(part)] = part
+                run(rows, first, len(part))
 
     @contextlib.contextmanager
     def _with_threads(self) -> Iterator[None]:
@@ -282,6 +307,11 @@ class Engine(abc.ABC):
             torch.set_num_threads(before)
 
     def _no_mapping(self) -> str:
+        if "ws" not in self.inputs:
+            return (
+                f"this {self.name} engine was opened from an artefact that takes z and has its mapping "
+                "inside. Call the engine with z, or pixels_of."
+            )
         return (
             f"this {self.name} engine was opened from an artefact that takes ws, and has no mapping. "
             "Give open_engine the generator as `network`, or call synthesis with ws."
@@ -290,6 +320,25 @@ class Engine(abc.ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise ExportError(f"this {self.name} engine is closed. Open another one with open_engine.")
+
+    def _check_psi(self, psi: float) -> None:
+        if not math.isfinite(psi):
+            raise ValueRangeError(
+                "truncation_psi must be a finite number, 0 for the average face to 1 for full variety; "
+                f"got {psi}."
+            )
+
+    def _check_call(self, z: Tensor, c: Tensor | None, psi: float, cutoff: int | None) -> None:
+        """Of an artefact that takes z."""
+        self._check_open()
+        self._check_psi(psi)
+        self._check_latents(z, c)
+        if cutoff is not None or (psi != 1 and "psi" not in self.inputs):
+            raise ValueRangeError(
+                f"the mapping inside this artefact has the inputs {', '.join(self.inputs)}; got "
+                f"truncation_psi {psi} and truncation_cutoff {cutoff}. Export it with inputs ws for a "
+                "mapping in torch."
+            )
 
     def _check_latents(self, z: Tensor, c: Tensor | None) -> None:
         if z.ndim != 2 or z.shape[1] != self.z_dim:
@@ -305,6 +354,8 @@ class Engine(abc.ABC):
 
     def _check_ws(self, ws: Tensor) -> None:
         self._check_open()
+        if "ws" not in self.inputs:
+            raise ExportError(f"{self._no_mapping()[:-1]}; ws are inside.")
         if ws.ndim != 3 or tuple(ws.shape[1:]) != (self.num_ws, self.w_dim):
             raise ShapeError(
                 f"ws must be [N, {self.num_ws}, {self.w_dim}]; got {list(ws.shape)}. "

@@ -28,8 +28,8 @@ class _ModuleEngine(Engine):
         self._synthesis: Any = network.synthesis
         self._options = {"noise_mode": settings.noise, "precision": torch_precision(settings.precision)}
 
-    def _images(self, ws: Tensor) -> dict[str, Tensor]:
-        made = self._synthesis(ws, **self._options)
+    def _images(self, rows: dict[str, Tensor], psi: float) -> dict[str, Tensor]:
+        made = self._synthesis(rows["ws"], **self._options)
         return made if isinstance(made, dict) else {next(iter(self.spectra)): made}
 
     def _facts(self) -> dict[str, Any]:
