@@ -97,7 +97,8 @@ class Workload:
     every output written once. flops: arithmetic of the cheapest algorithm among the variants, or 0. items:
     images per run, or 0. tolerance: largest allowed error of ours relative to the largest reference value.
     formula: what torch.compile, OpenVINO and ONNX Runtime are given; None where they cannot do the work.
-    errors: the result of every variant is compared with `reference`, not of ours alone.
+    errors: the result of every variant is compared with `reference`, not of ours alone. peak: width of the
+    range of images; errors then come as PSNR too. left_out: ways that cannot do the work, with reasons.
     """
 
     variants: Mapping[str, Variant]
@@ -108,6 +109,8 @@ class Workload:
     tolerance: float = 0.0
     formula: Formula | None = None
     errors: bool = True
+    peak: float = 0.0
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,9 +41,9 @@ def reason_of(error: Exception) -> str:
     return text if len(text) <= _REASON_LENGTH else f"{text[: _REASON_LENGTH - 3]}..."
 
 
-def result_error(result: Tensor | None, reference: Tensor) -> dict[str, float]:
+def result_error(result: Tensor | None, reference: Tensor, peak: float = 0.0) -> dict[str, float]:
     """{"max": largest error by largest reference value, "max_by_std": by the reference's standard deviation,
-    "rmse": root mean square error by the same}.
+    "rmse": root mean square error by the same}; with a peak and an error, "psnr_db" too.
 
     Raises PyfaceError when the shapes differ.
     """
@@ -52,12 +53,15 @@ def result_error(result: Tensor | None, reference: Tensor) -> dict[str, float]:
     off = result.detach().double() - reference
     spread = reference.std(correction=0) if reference.numel() > 1 else reference.abs().max()
     scale = spread if spread > 0 else reference.abs().max()
-    largest = off.abs().max()
-    return {
+    largest, rmse = off.abs().max(), float(off.square().mean().sqrt())
+    found = {
         "max": float(f"{float(largest / reference.abs().max()):.3g}"),
         "max_by_std": float(f"{float(largest / scale):.3g}"),
-        "rmse": float(f"{float(off.square().mean().sqrt() / scale):.3g}"),
+        "rmse": float(f"{rmse / float(scale):.3g}"),
     }
+    if peak and rmse > 0:
+        found["psnr_db"] = round(20 * math.log10(peak / rmse), 1)
+    return found
 
 
 def check_result(case: Case, work: Workload) -> Checked:
@@ -78,7 +82,7 @@ def check_result(case: Case, work: Workload) -> Checked:
         ours = name == names[0]
         allowed = work.tolerance if ours else loose
         try:
-            errors[name] = found = result_error(_result(work.variants[name]), reference)
+            errors[name] = found = result_error(_result(work.variants[name]), reference, work.peak)
         except PyfaceError as error:
             problem: str | None = str(error)
         except Exception as error:  # other runtimes raise types of their own

@@ -63,8 +63,10 @@ class ProcessCase:
 
 
 def process_cases() -> list[ProcessCase]:
-    """Start-up, first image, first call, peak memory of synthesis, installed size."""
-    return [*_start_cases(), *_first_cases(), *_memory_cases(), *_size_cases()]
+    """Start-up, first image, first call, peak memory of synthesis, installed size; engines."""
+    from pyface.benchmark.engine_cases import engine_process_cases  # which is made of ProcessCase
+
+    return [*_start_cases(), *_first_cases(), *_memory_cases(), *_size_cases(), *engine_process_cases()]
 
 
 def measure_processes(

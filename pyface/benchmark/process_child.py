@@ -177,11 +177,45 @@ def export(task: dict[str, Any]) -> float:
     return watch.seconds
 
 
+def engine_start(task: dict[str, Any]) -> float:
+    """Seconds from the start of this process until an engine has made its first pictures."""
+    _engine_run(task)()
+    return time.time() - task["started"]
+
+
+def engine_memory(task: dict[str, Any]) -> float:
+    """MB resident at the worst moment of a process that opens an engine and runs it a few times."""
+    run = _engine_run(task)
+    for _ in range(RUNS):
+        run()
+    return high_water()
+
+
+def _engine_run(task: dict[str, Any]) -> Callable[[], object]:
+    import torch
+
+    from pyface.export import open_engine
+
+    torch.set_num_threads(task["threads"])
+    settings = {"batch": task["batch"], "device": "cpu"}
+    if task["exported"] is None:
+        settings["precision"] = task["dtype"]
+        engine = open_engine(task["checkpoint"], task["engine"], **settings)
+    else:
+        engine = open_engine(
+            task["exported"], task["engine"], network=task["checkpoint"], force=True, **settings
+        )
+    z = torch.zeros(task["batch"], engine.z_dim) + 0.1
+    return lambda: engine.pixels(engine.mapping(z))
+
+
 TASKS: dict[str, Callable[[dict[str, Any]], float]] = {
     "first image": first_image,
     "first call": first_call,
     "peak memory": peak_memory,
     "export": export,
+    "engine start": engine_start,
+    "engine memory": engine_memory,
 }
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pyface.benchmark.ceilings import Ceilings, measure_ceilings
 from pyface.benchmark.discriminator_cases import discriminator_cases
 from pyface.benchmark.document import entry_of, line_of, reason_of
 from pyface.benchmark.encoding_cases import encoding_cases
+from pyface.benchmark.engine_cases import engine_cases
 from pyface.benchmark.layer_cases import layer_cases
 from pyface.benchmark.machine import machine_facts
 from pyface.benchmark.method import threads
@@ -67,6 +68,7 @@ def all_cases() -> list[Case]:
         *encoding_cases(),
         *scaling_cases(),
         *call_cases(),
+        *engine_cases(),
     ]
 
 
@@ -256,6 +258,6 @@ def _compared(case: Case, work: Workload, way: _Way) -> tuple[Workload, dict[str
     variants = {name: work.variants[name] for name in kept}
     work = replace(work, variants=variants, errors=work.errors and not way.screen)
     if not way.rivals or not case.rivals or work.formula is None:
-        return work, {}
+        return work, dict(work.left_out)
     built, reasons = build_rivals(work.formula, dtype=case.dtype, device=way.device, names=way.rivals)
     return replace(work, variants={**work.variants, **built}), reasons
