@@ -11,7 +11,7 @@ from pyface.export.spec import BATCH, TensorSpec, precision_name
 from pyface.export.synthesis_form import HOMOGENEOUS, SynthesisForm, folded_linear, wide
 from pyface.export.up_form import UP_FORMS
 from pyface.models import StyleGAN2Generator
-from pyface.nn import MappingNetwork, normalize_second_moment
+from pyface.nn import MappingNetwork
 from pyface.nn.conv import activation_gain
 from pyface.nn.linear import EqualizedLinear
 from pyface.ops import bias_act
@@ -45,6 +45,11 @@ class _Layer(nn.Module):
         return y if self.activation == "linear" else bias_act(y, act=self.activation, gain=self.gain)
 
 
+def _normalized(x: Tensor) -> Tensor:
+    """As `pyface.nn.normalize_second_moment`, by products: runtimes differ in powers of negative numbers."""
+    return x * ((x * x).mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
 class _Mapping(nn.Module):
     """w float32 [N, w_dim] of z and c, moved towards the average by psi."""
 
@@ -59,9 +64,9 @@ class _Mapping(nn.Module):
             self.register_buffer("average", wide(network.w_avg).float())
 
     def forward(self, z: Tensor, c: Tensor | None = None, psi: Tensor | None = None) -> Tensor:
-        x = normalize_second_moment(z)
+        x = _normalized(z)
         if self.embed is not None and c is not None:
-            x = torch.cat([x, normalize_second_moment(self.embed(c))], dim=1)
+            x = torch.cat([x, _normalized(self.embed(c))], dim=1)
         w: Tensor = self.layers(x)
         # exact where psi is 1 or 0
         return w if psi is None else w * psi + self.average * (1 - psi)

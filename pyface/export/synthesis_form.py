@@ -131,7 +131,7 @@ class _StyledConv(nn.Module):
 
     def forward(self, x: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
         """[N, O, *size] of x [N or 1, I, H, W], styles float32 [N, I], noise float32 [N, height * width]."""
-        demod = F.linear(styles.square(), self.squares, self.eps).rsqrt()
+        demod = F.linear(styles * styles, self.squares, self.eps).rsqrt()
         if self.dtype == torch.float16:
             styles, largest = _normalized(styles)
             demod = demod * largest
