@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,22 @@ from pyface.export.translations import BASE_OPSET, Translations
 from pyface.io.hashing import sha256_of
 from pyface.models import StyleGAN2Generator, find_checkpoint, load
 
-__all__ = ["DEFAULT_OPSET", "Form", "export_onnx", "form_of", "highest_opset", "network_and_hash"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "Form",
+    "certified",
+    "check_batch",
+    "checked_opset",
+    "describe",
+    "export_onnx",
+    "floating_precision",
+    "form_of",
+    "graph_of",
+    "highest_opset",
+    "network_and_hash",
+    "package",
+    "save_graph",
+]
 
 DEFAULT_OPSET = 20
 _LEAST_OPSET = {"fp32": BASE_OPSET, "fp16": BASE_OPSET, "bf16": 22}
@@ -35,6 +51,7 @@ _WHY = {
 }
 _EXTRA = 'pip install "pyface-synth[export]"'
 _INLINE_LIMIT = 2**31 - 2**26  # a file of protocol buffers ends at 2 GiB; the graph needs some of it
+_LAST = 2**63 - 1  # the end of a slice that goes on to the end
 _EXAMPLE_ROWS = 3  # of the batch that is traced, where any is allowed: not 1, which would be taken for fixed
 
 Form = GeneratorForm | NetworkForm
@@ -83,20 +100,17 @@ def export_onnx(
     >>> export_onnx("demo", "demo.onnx", precision="fp16", uint8=True).spec.opset  # doctest: +SKIP
     20
     """
-    _package("onnx"), _package("onnxscript")
-    precision = _floating(precision)
+    package("onnx"), package("onnxscript")
+    precision = floating_precision(precision)
     opset = checked_opset(precision, opset)
-    if batch is not None and batch < 1:
-        raise ValueRangeError(f"batch must be at least 1, or None for any; got {batch}")
     with staged(out) as path:
         module, digest = network_and_hash(network, weights_sha256)
         form = form_of(
             module, precision=precision, uint8=uint8, inputs=inputs, part=part, noise=noise, up_form=up_form
         )
-        if batch is not None and isinstance(form, NetworkForm):
-            form.expected(module, *_example(form, batch))  # raises where the network refuses such a batch
+        check_batch(module, form, batch)
         model = graph_of(form, opset, batch=batch, functions=functions)
-        _save(model, path, external_data)
+        save_graph(model, path, external_data)
         spec = describe(module, form, opset=opset, batch=batch, weights_sha256=digest)
         artefact = seal(path, spec)
         if certify:
@@ -152,6 +166,16 @@ def form_of(
     return NetworkForm(network, precision=precision)
 
 
+def check_batch(network: nn.Module, form: Form, batch: int | None) -> None:
+    """Raise ValueRangeError or ShapeError for a fixed number of rows that the network does not take."""
+    if batch is None:
+        return
+    if batch < 1:
+        raise ValueRangeError(f"batch must be at least 1, or None for any; got {batch}")
+    if isinstance(form, NetworkForm):
+        form.expected(network, *_example(form, batch))
+
+
 def checked_opset(precision: str, opset: int | None) -> int:
     """The opset to write. Raises ExportError where it does not fit the precision or the exporter."""
     least, most = _LEAST_OPSET[precision], highest_opset()
@@ -171,8 +195,8 @@ def checked_opset(precision: str, opset: int | None) -> int:
 
 def highest_opset() -> int:
     """The newest opset that the installed packages write."""
-    onnx = _package("onnx")
-    _package("onnxscript")
+    onnx = package("onnx")
+    package("onnxscript")
     converter: Any = None
     with contextlib.suppress(ImportError):
         converter = importlib.import_module("onnxscript.version_converter._version_converter")
@@ -253,14 +277,16 @@ def certified(artefact: Artefact, network: nn.Module, name: str, force: bool) ->
 
     certificate = parity.certify(artefact, network, artefact.spec)
     if not (certificate.passed or force):
+        why = next(iter(certificate.failures()), "no runtime has run it")
         raise ExportError(
-            f"{name} was not written: it differs too much from the network ({certificate.failures()[0]}). "
+            f"{name} was not written: it differs too much from the network ({why}). "
             "Use a higher precision, or write it all the same with force (--force)"
         )
     return attach_parity(artefact, certificate.to_dict())
 
 
-def _floating(precision: str) -> str:
+def floating_precision(precision: str) -> str:
+    """The short name of a precision that a network itself computes in. Raises ExportError for int8, fp8."""
     name = precision_name(precision)
     if name not in _LEAST_OPSET:
         raise ExportError(
@@ -271,7 +297,8 @@ def _floating(precision: str) -> str:
     return name
 
 
-def _package(name: str) -> Any:
+def package(name: str) -> Any:
+    """A module of the extra `export`. Raises MissingExtraError."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -279,7 +306,7 @@ def _package(name: str) -> Any:
 
 
 def _version(name: str) -> str:
-    return str(getattr(_package(name), "__version__", "unknown"))
+    return str(getattr(package(name), "__version__", "unknown"))
 
 
 def _example(form: Form, rows: int) -> Iterator[Tensor]:
@@ -311,10 +338,38 @@ def _quiet() -> Iterator[None]:
 
 
 def _folded(model: Any) -> Any:
-    """The model with everything computed that depends on weights alone."""
+    """The model with everything computed that depends on weights alone.
+
+    onnxscript's `optimize` does more, and too much: its rules take `x + 1e-8` for x + 0 and leave it out,
+    and with it what keeps normalisations finite.
+    """
     optimizer = importlib.import_module("onnxscript.optimizer")
     size = max((value.const_value.size for value in model.graph.initializers.values()), default=1)
-    return optimizer.optimize(model, input_size_limit=size, output_size_limit=size)
+    for _ in range(2):  # what was folded first may let shapes be known
+        optimizer.fold_constants(model, input_size_limit=size, output_size_limit=size)
+        _bypass_idle_slices(model)
+        optimizer.remove_unused_nodes(model)
+    with contextlib.suppress(ImportError, AttributeError):  # for readability alone
+        passes = importlib.import_module("onnx_ir.passes.common")
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        passes.DeduplicateInitializersPass()(model)
+        passes.CommonSubexpressionEliminationPass()(model)
+    return model
+
+
+def _bypass_idle_slices(model: Any) -> None:
+    """Let readers of slices that take everything, as x[:, None] makes one, read what these read."""
+    convenience = importlib.import_module("onnxscript").ir.convenience
+    for node in model.graph:
+        if node.op_type != "Slice" or node.outputs[0].is_graph_output():
+            continue
+        starts, ends, *rest = (None if v is None else v.const_value for v in node.inputs[1:])
+        steps = rest[1] if len(rest) > 1 else 1
+        if starts is None or ends is None or steps is None:
+            continue
+        bounds = (np.asarray(starts), np.asarray(ends), np.asarray(steps))
+        if (bounds[0] == 0).all() and (bounds[1] == _LAST).all() and (bounds[2] == 1).all():
+            convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
 
 
 def _tidy(model: Any, form: Form, opset: int, batch: int | None) -> None:
@@ -342,7 +397,8 @@ def _tidy(model: Any, form: Form, opset: int, batch: int | None) -> None:
             value.shape = ir.Shape(spec.concrete(batch) if batch else spec.shape)
 
 
-def _save(model: Any, path: Path, external_data: bool | None) -> None:
+def save_graph(model: Any, path: Path, external_data: bool | None = None) -> None:
+    """Write an `onnx_ir.Model`; weights lie beside it in `<name>.data` above 2 GB, or where asked."""
     ir = importlib.import_module("onnxscript").ir
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values())
     apart = size > _INLINE_LIMIT if external_data is None else external_data

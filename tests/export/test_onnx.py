@@ -132,6 +132,17 @@ def test_weights_are_folded(plain: Artefact) -> None:
     constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     left = [node.op_type for node in model.graph.node if set(node.input) <= constants]
     assert left == []
+    assert "Slice" not in {node.op_type for node in model.graph.node}
+
+
+def test_what_keeps_normalisations_finite_is_not_optimised_away(
+    plain: Artefact, generator: Any, inputs_of: Small
+) -> None:
+    z, c, psi = inputs_of(form_of(generator), 3)
+    z[0], c[1] = 0, 0
+    found = run(plain, [z, c, psi])
+    images = generator(z, c, truncation_psi=psi.item(), noise_mode="const")
+    assert worst(found, tuple(images.values())) <= 2e-5
 
 
 def test_the_same_network_gives_the_same_bytes(plain: Artefact, generator: Any, folder: Path) -> None:
