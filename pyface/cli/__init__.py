@@ -18,6 +18,7 @@ VERBS = {
     "data": ("pyface.cli.data", "Render, check, repair, pack and look at datasets."),
     "doctor": ("pyface.cli.doctor", "Say what is installed, which back-ends run, and what is missing."),
     "evaluate": ("pyface.cli.evaluate", "Compare a generator's images with real ones."),
+    "export": ("pyface.cli.export", "Write a network for other runtimes: ONNX, OpenVINO, TensorRT."),
     "faces": ("pyface.cli.faces", "Find, align, cut out and put back the faces of photographs."),
     "generate": ("pyface.cli.generate", "Make images, grids and videos with a generator."),
     "models": ("pyface.cli.models", "List, fetch and add networks for faces, and print their licences."),
