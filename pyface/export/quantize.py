@@ -4,12 +4,14 @@ A convolution's weights become int8 or float8 (E4M3) numbers with one scale per 
 rounded to the same type with one scale per tensor, and everything else stays as it was. A runtime that knows
 the pattern (TensorRT, TensorRT-RTX, OpenVINO) multiplies in the small type; any other computes the same
 rounding in float. The scale of an input comes from running the graph on calibration latents in ONNX Runtime
-and looking at the histogram of its sizes. Transposed convolutions, those of other sizes and the heads (1x1),
-whose rounding would be seen in the image directly, are left alone.
+and looking at the histogram of its sizes. Before that, channels of large and of small numbers are brought
+nearer to each other by factors that the weights take back. Transposed convolutions, those of other sizes and
+the heads (1x1), whose rounding would be seen in the image directly, are left alone.
 Sources: Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference", section 2 (here without zero points); ranges from a histogram: Migacz
-2017, "8-bit inference with TensorRT", here with the squared error as the measure; E4M3: Micikevicius et al.
-2022, "FP8 formats for deep learning".
+2017, "8-bit inference with TensorRT", here with the squared error as the measure; factors of channels: Xiao
+et al. 2023, "SmoothQuant", equation 4 with alpha = 1/2; E4M3: Micikevicius et al. 2022, "FP8 formats for deep
+learning".
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import hashlib
 import importlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +135,7 @@ def quantize_onnx(
     feeds: Feeds,
     *,
     method: str = "error",
+    equalize: bool = True,
     keep: Callable[[str], bool] | None = None,
 ) -> Quantization:
     """Write to `out` the graph `source` with its 3x3 convolutions quantised, and say what was done.
@@ -143,6 +147,8 @@ def quantize_onnx(
         feeds: inputs by name to run for the ranges, such as latents in batches of 8. Their arrays are hashed.
         method: "error" takes the range with the least squared error ("fp8", whose steps grow with the number,
             takes the largest number then), "percentile" that of 99.99 % of the numbers, "max" the largest.
+        equalize: divide the channels of each input by factors that the weights are multiplied by, so that
+            one scale suits all of them.
         keep: names of convolutions for which it is true stay as they are.
 
     Raises:
@@ -162,12 +168,21 @@ def quantize_onnx(
             f"{Path(source).name} has no 3x3 convolution of constant float32 or float16 weights to quantise; "
             "export it in fp16 instead"
         )
+    batches = [{name: np.ascontiguousarray(array) for name, array in feed.items()} for feed in feeds]
+    if not batches:
+        raise ExportError("quantisation needs calibration latents; none came. Give at least one batch")
     with tempfile.TemporaryDirectory(prefix="pyface-calibrate-") as folder:
-        histograms, samples, sha256 = _observed(onnx, model, found, feeds, Path(folder))
+        watch = _Watch(onnx, model, found, Path(folder))
+        factors = _factors(onnx, model, found, watch, batches) if equalize else {}
+        histograms = {entry.input: SizeHistogram() for entry in found}
+        for batch in batches:
+            for name, values in watch.run(batch).items():
+                histograms[name].add(_divided(values, factors.get(name)), name)
     ranges = {name: _range(histogram, precision, method) for name, histogram in histograms.items()}
-    _rewrite(onnx, model, found, ranges, precision)
+    _rewrite(onnx, model, found, ranges, factors, precision)
     _saved(onnx, model, Path(out))
-    return Quantization(precision, method, {c.name: ranges[c.input] for c in found}, samples, sha256)
+    limits = {entry.name: ranges[entry.input] for entry in found}
+    return Quantization(precision, method, limits, sum(map(_rows, batches)), _hash(batches))
 
 
 def _package(name: str) -> Any:
@@ -215,47 +230,84 @@ def _convolutions(onnx: Any, model: Any) -> list[_Convolution]:
     return found
 
 
-def _observed(
-    onnx: Any, model: Any, found: Sequence[_Convolution], feeds: Feeds, folder: Path
-) -> tuple[dict[str, SizeHistogram], int, str]:
-    """(histogram by name of the tensor, rows run, hash of the feeds)."""
-    histograms = {entry.input: SizeHistogram() for entry in found}
-    session = _watching(onnx, model, found, folder)
-    wanted = [output.name for output in session.get_outputs()]
-    digest, rows = hashlib.sha256(), 0
-    for feed in feeds:
-        arrays = {name: np.ascontiguousarray(array) for name, array in feed.items()}
-        for name, array in sorted(arrays.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+class _Watch:
+    """Runs the graph for the inputs of its convolutions instead of its outputs."""
+
+    def __init__(self, onnx: Any, model: Any, found: Sequence[_Convolution], folder: Path) -> None:
+        watched = onnx.ModelProto()
+        watched.CopyFrom(model)
+        given = {entry.name for entry in watched.graph.input}
+        self.names = list(dict.fromkeys(entry.input for entry in found))
+        elements = {entry.input: entry.element for entry in found if entry.input not in given}
+        if elements:
+            del watched.graph.output[:]
+        for name, element in elements.items():
+            kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(element))
+            watched.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        path = folder / "watched.onnx"
+        _saved(onnx, watched, path)
+        runtime = _package("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.wanted = [output.name for output in self.session.get_outputs()]
+
+    def run(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The inputs [N, C, H, W] of the convolutions, by name."""
         try:
-            values = dict(zip(wanted, session.run(wanted, arrays), strict=True)) | arrays
+            made = self.session.run(self.wanted, dict(batch))
         except Exception as error:  # the runtime raises types of its own
             raise ExportError(f"the graph does not run on the calibration latents: {error}") from error
-        for name, histogram in histograms.items():
-            histogram.add(values[name], name)
-        rows += max((array.shape[0] for array in arrays.values() if array.ndim), default=1)
-    if not rows:
-        raise ExportError("quantisation needs calibration latents; none came. Give at least one batch")
-    return histograms, rows, digest.hexdigest()
+        values = dict(zip(self.wanted, made, strict=True)) | dict(batch)
+        return {name: values[name] for name in self.names}
 
 
-def _watching(onnx: Any, model: Any, found: Sequence[_Convolution], folder: Path) -> Any:
-    """A session of the graph that gives the inputs of the convolutions instead of its outputs."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    given = {entry.name for entry in watched.graph.input}
-    elements = {entry.input: entry.element for entry in found if entry.input not in given}
-    if elements:
-        del watched.graph.output[:]
-    for name, element in elements.items():
-        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(element))
-        watched.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    path = folder / "watched.onnx"
-    _saved(onnx, watched, path)
-    runtime = _package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def _factors(
+    onnx: Any,
+    model: Any,
+    found: Sequence[_Convolution],
+    watch: _Watch,
+    batches: Sequence[Mapping[str, npt.NDArray[Any]]],
+) -> dict[str, npt.NDArray[np.float64]]:
+    """By what the channels of each input are divided: sqrt(largest input / largest weight), of mean 1 in log.
+
+    From a quarter of the batches. Left out where a weight is read twice, and so cannot take it back.
+    """
+    sizes: dict[str, npt.NDArray[np.float64]] = {}
+    for batch in batches[: max(1, len(batches) // 4)]:
+        for name, values in watch.run(batch).items():
+            largest = np.abs(values).max(axis=(0, 2, 3)).astype(np.float64)
+            sizes[name] = np.maximum(sizes.get(name, 0.0), largest)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    constants = {entry.name: entry for entry in model.graph.initializer}
+    factors = {}
+    for name, size in sizes.items():
+        weights = [entry.weight for entry in found if entry.input == name]
+        if any(readers[weight] > 1 for weight in weights) or not np.isfinite(size).all():
+            continue
+        arrays = [onnx.numpy_helper.to_array(constants[weight]) for weight in weights]
+        reach = np.max([np.abs(array).max(axis=(0, 2, 3)) for array in arrays], axis=0).astype(np.float64)
+        used = (size > 0) & (reach > 0)
+        factor = np.sqrt(np.where(used, size, 1.0) / np.where(used, reach, 1.0))
+        factor /= np.exp(np.log(factor[used]).mean()) if used.any() else 1.0
+        factors[name] = np.where(used, np.clip(factor, 2.0**-6, 2.0**6), 1.0)
+    return factors
+
+
+def _divided(values: npt.NDArray[Any], factor: npt.NDArray[np.float64] | None) -> npt.NDArray[Any]:
+    return values if factor is None else values / factor.astype(np.float32)[:, None, None]
+
+
+def _rows(batch: Mapping[str, npt.NDArray[Any]]) -> int:
+    return max((array.shape[0] for array in batch.values() if array.ndim), default=1)
+
+
+def _hash(batches: Iterable[Mapping[str, npt.NDArray[Any]]]) -> str:
+    digest = hashlib.sha256()
+    for batch in batches:
+        for name, array in sorted(batch.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def _range(histogram: SizeHistogram, precision: str, method: str) -> float:
@@ -269,7 +321,12 @@ def _range(histogram: SizeHistogram, precision: str, method: str) -> float:
 
 
 def _rewrite(
-    onnx: Any, model: Any, found: Sequence[_Convolution], ranges: Mapping[str, float], precision: str
+    onnx: Any,
+    model: Any,
+    found: Sequence[_Convolution],
+    ranges: Mapping[str, float],
+    factors: Mapping[str, npt.NDArray[np.float64]],
+    precision: str,
 ) -> None:
     """Put the pairs of nodes before the convolutions, and the small weights in place of the large."""
     writer = _Writer(onnx, model, precision)
@@ -277,9 +334,10 @@ def _rewrite(
     nodes = []
     for index, node in enumerate(model.graph.node):
         if entry := by_index.get(index):
-            fresh, quantized = writer.input(entry.input, ranges[entry.input], entry.element)
+            factor = factors.get(entry.input)
+            fresh, quantized = writer.input(entry.input, ranges[entry.input], entry.element, factor)
             nodes += fresh
-            fresh, weight = writer.weight(entry.weight)
+            fresh, weight = writer.weight(entry.weight, factor)
             nodes += fresh
             node.input[0], node.input[1] = quantized, weight
         nodes.append(node)
@@ -306,31 +364,39 @@ class _Writer:
         small = {"int8": "int8", "fp8": "float8_e4m3fn"}[precision]
         self.small = np.dtype(np.int8 if small == "int8" else getattr(_package("ml_dtypes"), small))
 
-    def input(self, name: str, limit: float, element: str) -> tuple[list[Any], str]:
+    def input(
+        self, name: str, limit: float, element: str, factor: npt.NDArray[np.float64] | None
+    ) -> tuple[list[Any], str]:
         """(nodes, name of the rounded tensor)."""
         key = f"{name}_rounded"
         if key in self.done:
             return [], self.done[key]
-        scale = self._scale(np.array(limit), element)
         pair = [
-            self._constant(f"{name}_scale", scale),
+            self._constant(f"{name}_scale", self._scale(np.array(limit), element)),
             self._constant(f"{name}_zero", np.zeros((), self.small)),
         ]
-        make = self.onnx.helper.make_node
-        nodes = [
-            make("QuantizeLinear", [name, *pair], [f"{name}_{self.precision}"], name=f"{name}_quantize"),
+        make, source, nodes = self.onnx.helper.make_node, name, []
+        if factor is not None:
+            inverse = self._constant(f"{name}_factor", (1 / factor).astype(element)[None, :, None, None])
+            source = f"{name}_equalized"
+            nodes.append(make("Mul", [name, inverse], [source], name=f"{name}_equalize"))
+        nodes += [
+            make("QuantizeLinear", [source, *pair], [f"{name}_{self.precision}"], name=f"{name}_quantize"),
             make("DequantizeLinear", [f"{name}_{self.precision}", *pair], [key], name=f"{name}_dequantize"),
         ]
         self.done[key] = key
         return nodes, key
 
-    def weight(self, name: str) -> tuple[list[Any], str]:
+    def weight(self, name: str, factor: npt.NDArray[np.float64] | None) -> tuple[list[Any], str]:
         """(nodes, name of the dequantised weights); the weights themselves are stored in the small type."""
         key = f"{name}_restored"
         if key in self.done:
             return [], self.done[key]
         weight = self.onnx.numpy_helper.to_array(self.weights[name])
         numbers = weight.astype(np.float64)
+        if factor is not None:
+            given = (1 / factor).astype(weight.dtype).astype(np.float64)  # as the graph has it
+            numbers = numbers / given[:, None, None]
         sizes = np.abs(numbers).max(axis=(1, 2, 3))
         scale = self._scale(np.where(sizes > 0, sizes, 1.0), str(weight.dtype))
         levels = np.clip(numbers / scale.astype(np.float64)[:, None, None, None], -self.largest, self.largest)

@@ -61,7 +61,7 @@ def test_graph_computes_the_formula_of_rounding(tmp_path, precision):
     w[2] = 0.0  # a channel without any range
     source = conv_graph(tmp_path / "a.onnx", [conv("x", "w", "y", pads=[1] * 4)], {"w": w})
     feeds = inputs()
-    done = quantize_onnx(source, tmp_path / "b.onnx", precision, feeds, method="max")
+    done = quantize_onnx(source, tmp_path / "b.onnx", precision, feeds, method="max", equalize=False)
     largest = max(float(np.abs(feed["x"]).max()) for feed in feeds)
     assert done.ranges == {"conv_y": pytest.approx(largest)}
     assert done.samples == 12
@@ -130,7 +130,7 @@ def test_scales_of_float16_reach_the_limit_and_stay_normal(tmp_path):
     w = weights(3, CHANNELS, 3, 3, dtype=np.float16)
     w[1] *= 1e-5  # smaller than float16 has normal scales for
     source = conv_graph(tmp_path / "a.onnx", [conv("x", "w", "y", pads=[1] * 4)], {"w": w}, dtype=np.float16)
-    quantize_onnx(source, tmp_path / "b.onnx", "int8", inputs(1, np.float16), method="max")
+    quantize_onnx(source, tmp_path / "b.onnx", "int8", inputs(1, np.float16), method="max", equalize=False)
     constants = {
         entry.name: numpy_helper.to_array(entry)
         for entry in onnx.load(str(tmp_path / "b.onnx")).graph.initializer
@@ -157,7 +157,7 @@ def test_functions_of_the_graph_are_written_out(tmp_path):
     ]
     source = conv_graph(tmp_path / "a.onnx", nodes, {"w": weights(4, CHANNELS, 3, 3)}, functions=[body])
     feeds = inputs(1)
-    done = quantize_onnx(source, tmp_path / "b.onnx", "int8", feeds, method="max")
+    done = quantize_onnx(source, tmp_path / "b.onnx", "int8", feeds, method="max", equalize=False)
     assert done.ranges["conv_y"] == pytest.approx(2 * np.abs(feeds[0]["x"]).max())
 
 
@@ -170,6 +170,31 @@ def test_the_same_latents_give_the_same_file(tmp_path):
     assert quantize_onnx(source, tmp_path / "c.onnx", "int8", feeds) == first
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
     assert quantize_onnx(source, tmp_path / "c.onnx", "int8", inputs(2)).sha256 != first.sha256
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_channels_of_different_size_are_brought_together(tmp_path, dtype):
+    sizes = np.geomspace(0.02, 5.0, CHANNELS)[:, None, None]
+    w = (weights(8, CHANNELS, 3, 3) / sizes[None]).astype(dtype)
+    source = conv_graph(tmp_path / "a.onnx", [conv("x", "w", "y", pads=[1] * 4)], {"w": w}, dtype=dtype)
+    feeds = [{"x": (feed["x"] * sizes).astype(dtype)} for feed in inputs(4)]
+    exact = convolve(feeds[0]["x"], w)
+
+    def error(**options):
+        quantize_onnx(source, tmp_path / "b.onnx", "int8", feeds, **options)
+        return float(np.abs(run(tmp_path / "b.onnx", feeds[0]["x"])[0] - exact).std() / exact.std())
+
+    assert error() < 0.02
+    assert error(equalize=False) > 5 * error()
+
+
+def test_weights_that_are_read_twice_keep_their_channels(tmp_path):
+    nodes = [conv("x", "w", "a", pads=[1] * 4), conv("a", "w", "y", pads=[1] * 4)]
+    source = conv_graph(tmp_path / "a.onnx", nodes, {"w": weights(CHANNELS, CHANNELS, 3, 3)})
+    quantize_onnx(source, tmp_path / "b.onnx", "int8", inputs(1))
+    kinds = [node.op_type for node in onnx.load(str(tmp_path / "b.onnx")).graph.node]
+    assert "Mul" not in kinds
+    assert kinds.count("DequantizeLinear") == 3
 
 
 def test_histogram_knows_sizes_within_two_percent():

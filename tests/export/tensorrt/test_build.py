@@ -265,9 +265,9 @@ def test_a_graph_of_a_fixed_batch_needs_no_profile(installed, tiny_graph, tmp_pa
 
 def test_options_out_of_range_are_refused(installed, tiny_graph, tmp_path):
     graph, out = tiny_graph(), tmp_path / "a.engine"
-    with pytest.raises(ValueRangeError, match="got 0 s and 64 latents"):
+    with pytest.raises(ValueRangeError, match="got 0 s and 64 pictures"):
         build_engine(graph, out, timeout_s=0)
-    with pytest.raises(ValueRangeError, match="got 1800 s and 0 latents"):
+    with pytest.raises(ValueRangeError, match="got 1800 s and 0 pictures"):
         build_engine(graph, out, calibration=0)
     with pytest.raises(ExportError, match=r"net\.onnx computes in fp32, asked for was fp16"):
         build_engine(graph, out, precision="fp16")
