@@ -102,7 +102,7 @@ def build_engine(
     """
     if timeout_s <= 0 or calibration < 1:
         raise ValueRangeError(
-            f"timeout_s and calibration must be more than 0; got {timeout_s:g} s and {calibration} latents"
+            f"timeout_s and calibration must be more than 0; got {timeout_s:g} s and {calibration} pictures"
         )
     present = present_capability()
     library = find_library(rtx, present)
