@@ -27,7 +27,7 @@ $(VENV)/.base: constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml
-	$(PIP) pytest pytest-benchmark pytest-timeout pytest-xdist scipy jsonschema opencv-python-headless av onnx onnxruntime onnxscript openvino scikit-image \
+	$(PIP) pytest pytest-benchmark pytest-timeout pytest-xdist scipy jsonschema opencv-python-headless av onnx onnxruntime onnxscript openvino scikit-image webdataset isal \
 	  nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm tensorrt-rtx-cu13 pybind11 scikit-build-core
 	@touch $@
 

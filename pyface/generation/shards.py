@@ -178,7 +178,8 @@ def members(path: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, b
             for member in archive:
                 if left is not None and member.name not in left:
                     continue
-                file = archive.extractfile(member) if member.isfile() else None
+                plain = member.isfile() and not member.issparse()  # a sparse one claims any size
+                file = archive.extractfile(member) if plain else None
                 if file is None:
                     raise DataError(f"{path}: {member.name} is no file")
                 data = file.read()

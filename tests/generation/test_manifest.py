@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -217,3 +218,26 @@ def test_leftovers_of_the_own_part_alone_are_removed(tmp_path, storage, made):
     (tmp_path / "new" / ".mine").unlink()
     run(storage, tmp_path / "whole", made)
     assert storage.tree(tmp_path / "whole") == storage.tree(tmp_path / "new")
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_the_guide_reads_shards_as_it_says(tmp_path, storage, block):
+    """The examples of docs/datasets.md, on a smaller dataset."""
+    guide = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[block]
+    if "webdataset" in example:
+        pytest.importorskip("webdataset", reason="webdataset is not installed")
+    run(storage, tmp_path / "out", storage.recipe())
+    smaller = {
+        '"out': f'"{tmp_path}/out',
+        "000099": "000002",
+        "identity=12, sample=3": "identity=3, sample=1",
+    }
+    for old, new in smaller.items():
+        example = example.replace(old, new)
+    names: dict = {}
+    exec(compile(example, "docs/datasets.md", "exec"), names)
+    if "picture" in names:
+        assert names["picture"].size == (16, 12)
+    else:
+        assert names["stored"].conditions == {"smile": round(3 / 7, 6), "glasses": 1.0}
