@@ -24,6 +24,7 @@ VERBS = {
     "models": ("pyface.cli.models", "List, fetch and add networks for faces, and print their licences."),
     "plan": ("pyface.cli.plan", "Predict the memory of a training, and say what to lower."),
     "train": ("pyface.cli.train", "Train a generator on a dataset."),
+    "verify": ("pyface.cli.verify", "Compare an exported artefact with its network."),
 }
 
 

@@ -225,11 +225,11 @@ def verify_artefact(
     if not isinstance(against, nn.Module):
         hashes.add(sha256_of(find_checkpoint(against)))
     if artefact.spec.weights_sha256 not in hashes and not other_weights:
-        name = type(against).__name__ if isinstance(against, nn.Module) else os.fspath(against)
+        name = "this module" if isinstance(against, nn.Module) else os.fspath(against)
         raise ExportError(
             f"{artefact.path.name} was made of weights with sha256 {artefact.spec.weights_sha256[:16]}..., "
-            f"and {name} has {' or '.join(f'{found[:16]}...' for found in sorted(hashes))}. Name the network "
-            "it was made of, or compare them all the same with --other-weights (other_weights=True)"
+            f"and {name} has {' or '.join(f'{found[:16]}...' for found in sorted(hashes))}. Name the file of "
+            "the network that it was made of, or compare them with --other-weights (other_weights=True)"
         )
     return certify(artefact, network, **options)
 

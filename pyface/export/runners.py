@@ -288,6 +288,8 @@ class OpenVinoRunner(CpuRunner):
             model = core.read_model(artefact.path)
             _check_ports(artefact, [_port_name(p, self.spec.inputs) for p in model.inputs], "inputs")
             _check_ports(artefact, [_port_name(p, self.spec.outputs) for p in model.outputs], "outputs")
+            if self.precision_hint == "bf16":
+                _keep_float32(model, self._package.Type)
             if batch is not None:
                 model.reshape({spec.name: spec.concrete(batch) for spec in self.spec.inputs})
             compiled = core.compile_model(model, "CPU", settings)
@@ -313,6 +315,24 @@ class OpenVinoRunner(CpuRunner):
 
     def close(self) -> None:
         self._free = None
+
+
+def _keep_float32(model: Any, types: Any) -> None:
+    """Mark what OpenVINO must not round to bfloat16, which its hint would do to all numbers.
+
+    In a graph that computes in bfloat16 itself, that is everything it computes in float32; in one of float32
+    alone, what comes before the first convolution: mapping, styles and demodulation, whose errors would be
+    in every number after them.
+    """
+    operations = model.get_ordered_ops()
+    mixed = any(port.get_element_type() == types.bf16 for op in operations for port in op.outputs())
+    behind: set[str] = set()  # convolutions and all that reads them
+    for op in operations:
+        sources = (port.get_source_output().get_node().get_friendly_name() for port in op.inputs())
+        if not mixed and ("Convolution" in op.get_type_name() or not behind.isdisjoint(sources)):
+            behind.add(op.get_friendly_name())
+        elif all(port.get_element_type() == types.f32 for port in op.outputs()):
+            op.get_rt_info()["precise_0"] = ""  # the attribute DisableFP16Compression of its passes
 
 
 def checked_inputs(

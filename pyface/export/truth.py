@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyface.export.network_form import NetworkForm
 from pyface.export.spec import EngineSpec
 from pyface.faces.embed import in_frame
 from pyface.faces.protocols import Embedder
@@ -77,13 +78,16 @@ class GeneratorTruth:
         return images if isinstance(images, dict) else {next(iter(self.network.spectra)): images}
 
     def _drawn(self, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None, Tensor]:
-        """z, c and noise of these seeds; z as `--seeds` of `pyface generate` has it."""
+        """z, c and noise of these seeds; z as `--seeds` of `pyface generate` has it.
+
+        c is 0 or 1 in each place, and 0 in all for every fourth seed: a condition whose length is 0.
+        """
         sizes = [height * width for height, width in self.network.synthesis.noise_shapes().values()]
         drawn: list[tuple[Numbers, ...]] = []
         for seed in seeds:
             random = np.random.RandomState(seed)
             latent, condition = random.randn(self.network.z_dim), random.rand(self.network.c_dim) < 0.5
-            drawn.append((latent, condition, random.randn(sum(sizes))))
+            drawn.append((latent, condition & (seed % 4 != 3), random.randn(sum(sizes))))
         z, c, noise = (
             torch.from_numpy(np.stack(rows).astype(np.float32)) for rows in zip(*drawn, strict=True)
         )
@@ -99,8 +103,6 @@ class NetworkTruth:
     """Normal numbers of seeds, and what a network that is no generator makes of them."""
 
     def __init__(self, network: nn.Module, spec: EngineSpec) -> None:
-        from pyface.export.network_form import NetworkForm  # generators need none of it
-
         self.network, self.spec = network, spec
         self.form = NetworkForm(network)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from pyface.errors import ExportError, ValueRangeError
+from pyface.errors import ExportError, MissingExtraError, ValueRangeError
+from pyface.export import parity
+from pyface.export.artefact import Artefact, sha256_of_network
 from pyface.export.generator_form import GeneratorForm
-from pyface.export.parity import Certificate, certify
+from pyface.export.parity import Certificate, certify, verify_artefact
+from pyface.export.runners import RUNTIMES, absence
 from pyface.export.spec import BATCH, EngineSpec, TensorSpec
 from pyface.faces.embed import recognition_64
 from pyface.models import GeneratorConfig, StyleGAN2Generator, create, load
@@ -243,7 +248,6 @@ def _critic(name: str, shape: tuple[int | str, ...], **config: Any) -> tuple[nn.
 
 
 def test_other_networks() -> None:
-    pytest.importorskip("pyface.export.network_form")
     critic, spec = _critic("patch-critic", (1, 8, 8), channel_base=64, layers=1)
     certificate = _certified(critic, FormRunner(AsTuple(critic), spec), embedder="recognition-64")
     assert certificate.passed
@@ -260,7 +264,6 @@ def test_other_networks() -> None:
 
 def test_statistics_over_a_batch() -> None:
     """A discriminator sees the same rows together in both, and batches that it refuses are left out."""
-    pytest.importorskip("pyface.export.network_form")
     sizes = {"channel_base": 256, "channel_max": 16, "mbstd_group_size": 2}
     critic, spec = _critic("stylegan2-discriminator", (1,), **sizes)
     certificate = _certified(critic, FormRunner(AsTuple(critic), spec), batches=(1, 3, 4))
@@ -306,3 +309,64 @@ def test_wrong_arguments(small: StyleGAN2Generator) -> None:
     broken.get_parameter("synthesis.b4.const").fill_(float("nan"))
     with pytest.raises(ExportError, match="network itself gives numbers that are not finite"):
         _certified(broken, _runner(broken))
+
+
+@pytest.fixture(scope="module")
+def exported(small: StyleGAN2Generator, tmp_path_factory: pytest.TempPathFactory) -> Artefact:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed (pyface-synth[export])")
+    from pyface.export.onnx import export_onnx
+
+    return export_onnx(small, tmp_path_factory.mktemp("exported") / "small.onnx", certify=False)
+
+
+def test_files_run_on_all_runtimes(exported: Artefact, small: StyleGAN2Generator) -> None:
+    """Among the conditions are zeros: no constant that keeps their length from 0 may be lost on the way."""
+    certificate = certify(exported, small)
+    assert certificate.passed, certificate.table()
+    there = {name for name in RUNTIMES if absence(name) is None}
+    assert {result.runtime for result in certificate.results} == there
+    assert set(certificate.left_out) == set(RUNTIMES) - there
+    assert certificate.artefact_sha256 == exported.sha256
+    assert certificate.weights_sha256 == sha256_of_network(small)
+    assert [r.runtime for r in certify(exported, small, runtimes=["onnxruntime"]).results] == ["onnxruntime"]
+
+
+def test_files_against_other_networks(exported: Artefact, small: StyleGAN2Generator, demo: Any) -> None:
+    changed = copy.deepcopy(small)
+    changed.get_parameter("synthesis.b16.conv0.weight")[:, 0].mul_(1.01)
+    assert verify_artefact(exported.path, small, batches=BATCHES).passed
+    with pytest.raises(ExportError, match="was made of weights with sha256"):
+        verify_artefact(exported.path, changed)
+    certificate = verify_artefact(exported.path, changed, other_weights=True, batches=BATCHES)
+    assert not certificate.passed
+    assert certificate.weights_sha256 == sha256_of_network(small)
+
+
+def test_no_runtime(exported: Artefact, small: StyleGAN2Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        return f"{name} is not installed; install it with: pip install it"
+
+    monkeypatch.setattr(parity, "absence", missing)
+    with pytest.raises(
+        MissingExtraError, match="a certificate needs a runtime: onnxruntime is not installed"
+    ):
+        certify(exported, small)
+    engine = dataclasses.replace(exported, spec=dataclasses.replace(exported.spec, format="tensorrt"))
+    with pytest.raises(ExportError, match="made for tensorrt on a GPU"):
+        certify(engine, small)
+
+
+def test_openvino_keeps_latents_in_float32(small: StyleGAN2Generator, tmp_path: Path) -> None:
+    """Its hint alone would round the mapping too, and double the error."""
+    pytest.importorskip("openvino", reason="openvino is not installed (pyface-synth[openvino])")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (pyface-synth[export])")
+    from pyface.export.onnx import export_onnx
+
+    artefact = export_onnx(small, tmp_path / "halves.onnx", precision="bf16", certify=False)
+    certificate = certify(artefact, small, batches=(8,))
+    assert certificate.passed, certificate.table()
+    assert "bfloat16" in certificate.left_out["onnxruntime"]
+    form = _certified(small, _runner(small, {"precision": "bf16"}), batches=(8,))
+    for found, best in zip(certificate.results[0].measurements, form.results[0].measurements, strict=True):
+        assert found.agreement.rmse < 1.7 * best.agreement.rmse
