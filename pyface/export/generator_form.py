@@ -152,20 +152,15 @@ class GeneratorForm(nn.Module):
             names = ", ".join(tensor.name for tensor in self.inputs)
             raise ShapeError(f"the form takes {len(self.inputs)} tensors ({names}); got {len(tensors)}")
         given = {spec.name: tensor for spec, tensor in zip(self.inputs, tensors, strict=True)}
-        ws = given.get("ws")
-        if ws is None:
-            ws = self._mapped(given["z"], given.get("c"), given.get("psi"))
+        if self.mapping is None:
+            ws = given["ws"]
+        else:
+            ws = self.mapping(given["z"], given.get("c"), given.get("psi"))
         if self.synthesis is None:
             return (ws.unsqueeze(1).expand(-1, self.num_ws, -1),)
         image = self.synthesis(ws, given.get("noise"))
         parts = image.split(list(self.spectra.values()), dim=1) if len(self.spectra) > 1 else (image,)
         return tuple(_pixels(part) if self.uint8 else part for part in parts)
-
-    def _mapped(self, z: Tensor, c: Tensor | None, psi: Tensor | None) -> Tensor:
-        if self.mapping is None:
-            raise ShapeError("this form begins with ws")
-        w: Tensor = self.mapping(z, c, psi)
-        return w
 
 
 def _pixels(image: Tensor) -> Tensor:
