@@ -45,6 +45,7 @@ class Domain(enum.IntEnum):
     SPLIT = 6  # order of identities when a dataset is split
     SHUFFLE = 7  # order of samples
     TRAINING = 8  # seeds of a training step's random numbers
+    VARIATION = 9  # what a sample adds to the z of its identity
 
 
 def philox4x32(counter: Any, key: tuple[int, int]) -> tuple[Words, Words, Words, Words]:
