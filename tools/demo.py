@@ -13,9 +13,8 @@ import numpy as np
 import pyface
 from pyface.cli.train import train_and_save
 from pyface.data import ImageFolder
-from pyface.generation import load_network
 from pyface.generation.dataset import write_dataset
-from pyface.generation.network import sha256_of, training_facts
+from pyface.generation.network import training_facts
 from pyface.io.atomic import make_folder
 from pyface.io.images import contact_sheet
 from pyface.models import find_checkpoint
@@ -65,22 +64,13 @@ def render(out: Path, size: int) -> TrainingSet:
 
 def generate(out: Path, network: Path, count: int) -> None:
     """A dataset of `count` faces with their conditions, and a contact sheet of it."""
-    facts = training_facts(network)
-    choices = np.array(facts["label_samples"], np.float32)
-    names = facts["recipe"]["conditions"]
     started = time.monotonic()
-    files = write_dataset(
-        out / "dataset",
-        load_network(network),
-        count,
-        seed=SEED,
-        names=names,
-        choices=choices,
-        truncation_psi=0.8,
-        facts={"pyface": pyface.__version__, "network": network.name, "sha256": sha256_of(network)},
+    written = write_dataset(
+        out / "dataset", network, count=count, seed=SEED, truncation_psi=0.8, storage="folder", image="png"
     )
     rate = count / (time.monotonic() - started)
-    click.echo(f"3. generated {len(files)} faces with {len(names)} conditions each ({rate:.0f} per second)")
+    names = written.recipe.conditions
+    click.echo(f"3. generated {count} faces with {len(names)} conditions each ({rate:.0f} per second)")
     dataset = ImageFolder(out / "dataset")
     labels = dataset.labels(names)
     shown = range(min(64, count))
@@ -118,7 +108,7 @@ Look at
   {out}/training-faces.png    what the generator learns from
   {out}/training/fakes-*.png  its samples before and after the minute
   {out}/generated-faces.png   faces of the new dataset with their conditions
-  {out}/dataset/              {count} images, labels.jsonl, dataset.json, card.json""")
+  {out}/dataset/              {count} images, labels.jsonl, dataset.json, manifest.json""")
 
 
 if __name__ == "__main__":

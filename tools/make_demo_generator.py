@@ -29,8 +29,8 @@ from tqdm import tqdm
 import pyface
 from pyface.cli.train import label_samples
 from pyface.data import CONDITIONS, draw_faces
-from pyface.generation.dataset import draw_conditions, draw_latents
 from pyface.generation.evaluation import GeneratedImages
+from pyface.generation.sampling import draw_conditions, draw_latents
 from pyface.io.atomic import atomic_write, make_folder, write_text
 from pyface.io.checkpoint import save_model
 from pyface.io.images import contact_sheet, to_uint8, write_image
@@ -232,8 +232,8 @@ def train(work: Path, data: TrainingSet, run: StyleGAN2Run, minutes: float, comm
 def samples(generator: Any, count: int, choices: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """uint8 images [count, 3, H, W] and the conditions they were asked for, keyed by (seed, number)."""
     images = []
-    c = draw_conditions(seed, 0, count, choices, len(CONDITIONS))
-    z = draw_latents(seed, 0, count, generator.z_dim)
+    c = draw_conditions(seed, np.arange(count), choices=choices, c_dim=len(CONDITIONS))
+    z = draw_latents(seed, np.arange(count), z_dim=generator.z_dim)
     for part_z, part_c in zip(z.split(50), c.split(50), strict=True):
         made = generator(part_z, part_c, noise_mode="const")
         images.append(torch.from_numpy(to_uint8(made)).permute(0, 3, 1, 2))
@@ -281,8 +281,8 @@ def copies_sheet(images: torch.Tensor, pixels: torch.Tensor, path: Path) -> None
 def conditions_sheet(generator: Any, choices: np.ndarray, path: Path) -> None:
     """One row of faces for each condition: the same latents with it off (left) and on (right)."""
     tiles, captions = [], []
-    z = draw_latents(77, 0, 4, generator.z_dim)
-    base = draw_conditions(77, 0, 4, choices, len(CONDITIONS))
+    z = draw_latents(77, np.arange(4), z_dim=generator.z_dim)
+    base = draw_conditions(77, np.arange(4), choices=choices, c_dim=len(CONDITIONS))
     base[:, CONDITIONS.index("glasses")] = 0
     for i, name in enumerate(CONDITIONS):
         for k in range(4):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pyface import __version__
+from pyface.cli import generate_dataset
 from pyface.errors import ValueRangeError
 
 
 @click.group()
 def command() -> None:
-    """Make images, grids and videos with a generator."""
+    """Make images, videos and datasets with a generator."""
+
+
+command.add_command(generate_dataset.dataset)
+command.add_command(generate_dataset.regen)
 
 
 def _network_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,51 +167,3 @@ def style_mixing(rows: str, cols: str, styles: str, out: Path, noise_mode: str, 
     make_folder(out.parent)
     write_image(out, sheet)
     click.echo(f"{len(row_seeds)} x {len(column_seeds)} mixtures in {out}")
-
-
-@command.command()
-@_network_options
-@click.option("--count", type=int, required=True, help="Images to write.")
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Folder; an interrupted one is completed."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-def dataset(count: int, out: Path, seed: int, **options: Any) -> None:
-    """A folder of images with their conditions as labels.
-
-    Conditions are drawn as they occur in the training data unless --condition or --class fixes them.
-    """
-    import numpy as np
-    from tqdm import tqdm
-
-    from pyface.generation.dataset import write_dataset
-    from pyface.generation.network import sha256_of, training_facts
-
-    generator, c, names = _open(options)
-    fixed = options["condition"] or options["label"] is not None
-    choices = (
-        c.numpy()[None] if fixed else np.array(training_facts(options["network"]).get("label_samples", []))
-    )
-    facts = {
-        "pyface": __version__,
-        "network": Path(options["network"]).name,
-        "sha256": sha256_of(options["network"]),
-        "condition": options["condition"] or "",
-        "class": options["label"],
-    }
-    with tqdm(total=count, unit="img", disable=not sys.stderr.isatty()) as bar:
-        write_dataset(
-            out,
-            generator,
-            count,
-            seed=seed,
-            names=names,
-            choices=choices if len(choices) else None,
-            truncation_psi=options["truncation_psi"],
-            batch=options["batch"],
-            device=options["device"],
-            precision=options["precision"],
-            facts=facts,
-            progress=lambda done: bar.update(done - bar.n),
-        )
-    click.echo(f"{count} images with {len(names)} conditions in {out}")

@@ -1,139 +1,370 @@
-"""A folder of generated images with their conditions as labels, in the layout that `ImageFolder` reads."""
+"""Writing a dataset of generated faces: what is asked for becomes a recipe, and its shards are written.
+
+>>> from pyface.generation.dataset import write_dataset
+>>> write_dataset("faces", "demo", identities=1000, samples_per_identity=4)       # doctest: +SKIP
+
+The same call goes on where a stopped one was, and does nothing where the dataset is complete.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
-import numpy as np
 import torch
 
-from pyface.errors import DataError, ValueRangeError
-from pyface.generation.images import as_pixels, synthesis_options
-from pyface.io.atomic import make_folder, write_text
-from pyface.io.images import write_image
-from pyface.io.rng import Domain, normals, uniforms
+from pyface.errors import CheckpointError, ValueRangeError
+from pyface.export.engine import Engine, open_engine
+from pyface.generation.encoding import Codec, Encoder
+from pyface.generation.manifest import STORES, dataset_part
+from pyface.generation.network import condition_names, condition_vector, sha256_of
+from pyface.generation.pipeline import Observer, write_shards
+from pyface.generation.plan import DatasetRecipe, Plan
+from pyface.generation.records import Record
+from pyface.generation.sampling import Sampler, label_samples, passing_conditions
+from pyface.generation.workers import run_workers
 
-__all__ = ["draw_conditions", "draw_latents", "write_dataset"]
+__all__ = ["VARIATION", "DatasetChoices", "EngineSettings", "Work", "Written", "make_recipe", "write_dataset"]
 
-CARD = "card.json"
-
-
-def draw_latents(seed: int, first: int, count: int, z_dim: int) -> torch.Tensor:
-    """z float32 [count, z_dim] of images first, first + 1, ...; each depends on (seed, its number) alone."""
-    numbers = np.arange(first, first + count)
-    return torch.from_numpy(np.asarray(normals(seed, Domain.LATENT, numbers, 0, z_dim), np.float32))
+VARIATION = 0.2  # of several samples of an identity: as alike as renders of one person (docs/datasets.md)
+_MOST_ENCODERS = 8
 
 
-def draw_conditions(
-    seed: int, first: int, count: int, choices: np.ndarray | None, c_dim: int
-) -> torch.Tensor:
-    """c float32 [count, c_dim]: rows of `choices` drawn at random, or independent fair 0/1 when there are
-    none.
+class DatasetChoices(TypedDict, total=False):
+    """What can be chosen of a recipe; the fields of `DatasetRecipe` of the same name say what they mean.
 
-    choices: [K, c_dim] vectors that occur in training, such as those a checkpoint carries.
+    count: pictures of as many people, instead of identities and samples_per_identity. condition: values by
+    name that all pictures have; the rest of the vector is 0. label: number of an entry that is 1 for all. By
+    default conditions are drawn as they occur in the training data. vary: conditions that are drawn for every
+    sample, or "all"; by default those that come and go on one person. library: that encodes, see `Codec.of`.
     """
-    numbers = np.arange(first, first + count)
-    if choices is not None and len(choices):
-        u = np.asarray(uniforms(seed, Domain.CONDITION, numbers, 0, 1), np.float64)[:, 0]
-        rows = np.minimum((u * len(choices)).astype(np.int64), len(choices) - 1)
-        return torch.from_numpy(np.asarray(choices, np.float32)[rows])
-    u = np.asarray(uniforms(seed, Domain.CONDITION, numbers, 0, max(c_dim, 1)), np.float64)[:, :c_dim]
-    return torch.from_numpy((u >= 0.5).astype(np.float32))
+
+    count: int | None
+    identities: int | None
+    samples_per_identity: int | None
+    seed: int
+    variation: float | None
+    truncation_psi: float
+    noise: str
+    condition: Mapping[str, float] | None
+    label: int | None
+    vary: Sequence[str] | None
+    storage: str
+    shard_size: int
+    image: str
+    quality: int
+    subsampling: str
+    library: str
 
 
-def _prepare(folder: Path, card: dict[str, Any]) -> None:
-    """Make the folder and write its card, or check that it holds the same dataset."""
-    make_folder(folder)
-    path = folder / CARD
-    if path.exists():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path} cannot be read ({error}). Choose an empty folder.") from error
-        if known != card:
-            differing = sorted(k for k in {*known, *card} if known.get(k) != card.get(k))
-            raise DataError(
-                f"{folder} holds a dataset made otherwise ({', '.join(differing)} differ). "
-                "Choose another folder."
-            )
-        return
-    write_text(path, json.dumps(card, indent=1) + "\n")
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine, and how it runs; see `pyface.export.engine.open_engine`.
+
+    encoders: threads that encode beside it; None: as many as suit the device. force: take an exported network
+    that failed its certificate.
+    """
+
+    engine: str = "auto"
+    precision: str = "fp32"
+    batch: int = 16
+    device: str = "auto"
+    threads: int | None = None
+    encoders: int | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "threads", "encoders"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueRangeError(f"{name} must be 1 or more; got {value}.")
+
+    def open(self, network: str | Path, noise: str) -> Engine:
+        """The engine. Raises as `open_engine`."""
+        return open_engine(
+            network,
+            self.engine,
+            precision=self.precision,
+            batch=self.batch,
+            device=self.device,
+            threads=self.threads,
+            noise=noise,
+            force=self.force,
+        )
+
+    def of_worker(self, worker: int, workers: int) -> EngineSettings:
+        """Those of one of several processes on this machine, which share its cores and its GPUs."""
+        device = self.device
+        if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+            device = f"cuda:{worker % torch.cuda.device_count()}"
+        cores = torch.get_num_threads()
+        return replace(
+            self,
+            device=device,
+            threads=self.threads or max(1, cores // workers),
+            encoders=self.encoders or max(1, self.encoders_beside(device) // workers),
+        )
+
+    def encoders_beside(self, device: str) -> int:
+        """Threads that encode beside an engine on `device`.
+
+        On a GPU every core is free for them. On a CPU they have what the engine leaves: two, so that one
+        encodes while the other waits for its turn.
+        """
+        if self.encoders is not None:
+            return self.encoders
+        free = len(os.sched_getaffinity(0)) if device.startswith("cuda") else 2
+        return min(_MOST_ENCODERS, free)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call of `write_dataset` is about to do.
+
+    Attributes:
+        recipe: of the dataset.
+        pictures: that this call sees to, those that are there already among them.
+        engine: in words, and why it was taken.
+    """
+
+    recipe: DatasetRecipe
+    pictures: int
+    engine: str
+
+    @classmethod
+    def of(cls, engine: Engine, recipe: DatasetRecipe, shards: Sequence[int]) -> Self:
+        """The work of writing `shards`."""
+        plan, why = Plan(recipe), f": {engine.reason}" if engine.reason else ""
+        pictures = sum(len(plan.pictures(shard)) for shard in shards)
+        return cls(recipe, pictures, f"{engine.name} engine, {engine.precision}, on {engine.device}{why}")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a call of `write_dataset` did.
+
+    Attributes:
+        folder: the dataset.
+        recipe: of it.
+        all_shards: of the dataset.
+        shards: that this call was to see to.
+        new: those of them that it wrote; the others were there.
+        complete: whether the whole dataset is finished; False while other processes write their share.
+    """
+
+    folder: Path
+    recipe: DatasetRecipe
+    all_shards: int
+    shards: int
+    new: int
+    complete: bool
+
+
+def make_recipe(network: str | Path, engine: Engine, **choices: Unpack[DatasetChoices]) -> DatasetRecipe:
+    """The recipe of a dataset that `engine`, opened from `network`, shall make.
+
+    Raises:
+        ValueRangeError: neither or both of count and identities, samples without identities, or values that
+            no recipe has.
+        MissingExtraError: the library that encodes is not installed.
+    """
+    chosen: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    identities, samples = _people(chosen)
+    variation = chosen.pop("variation", VARIATION if samples > 1 else 0.0)
+    codec = Codec.of(
+        chosen.pop("image", "jpeg"),
+        quality=chosen.pop("quality", 95),
+        subsampling=chosen.pop("subsampling", "4:2:0"),
+        library=chosen.pop("library", "auto"),
+    )
+    names = _condition_names(network, engine.c_dim)
+    fixed = _fixed(names, chosen.pop("condition", {}), chosen.pop("label", None))
+    drawn = _conditions(network, names, fixed, chosen.pop("vary", None), samples)
+    return DatasetRecipe(
+        network=Path(network).name,
+        network_sha256=sha256_of(network),
+        seed=chosen.pop("seed", 0),
+        identities=identities,
+        samples_per_identity=samples,
+        variation=variation,
+        engine=engine.name,
+        precision=engine.precision,
+        batch=engine.batch,
+        noise=engine.noise,
+        resolution=engine.resolution,
+        spectra=engine.spectra,
+        image=codec.image,
+        quality=codec.quality,
+        subsampling=codec.subsampling,
+        encoder=codec.library,
+        encoder_version=codec.version,
+        **drawn,
+        **{name: value for name, value in chosen.items() if name != "noise"},
+    )
+
+
+def check_people(count: int | None, identities: int | None, samples: int | None) -> None:
+    """Raises ValueRangeError unless one of count and identities is given; samples need identities."""
+    if (count is None) == (identities is None):
+        came = "both" if count is not None else "neither"
+        raise ValueRangeError(
+            f"give either --count, for pictures of as many people, or --ids with --samples-per-id, for "
+            f"several pictures of each; got {came}."
+        )
+    if samples is not None and identities is None:
+        raise ValueRangeError(
+            f"--samples-per-id {samples} needs --ids, the number of people; got --count {count}, which makes "
+            "one picture of each."
+        )
+
+
+def _people(chosen: dict[str, Any]) -> tuple[int, int]:
+    """Identities, and samples of each."""
+    count, identities = chosen.pop("count", None), chosen.pop("identities", None)
+    samples = chosen.pop("samples_per_identity", None)
+    check_people(count, identities, samples)
+    return (count if identities is None else identities), (1 if samples is None else samples)
+
+
+def _condition_names(network: str | Path, c_dim: int) -> tuple[str, ...]:
+    """As the checkpoint has them; an exported network has none."""
+    try:
+        return condition_names(network, c_dim)
+    except CheckpointError:
+        return tuple(f"c{i}" for i in range(c_dim))
+
+
+def _fixed(names: tuple[str, ...], values: Mapping[str, float], label: int | None) -> tuple[float, ...]:
+    """The vector that all pictures have; () when conditions are drawn."""
+    if label is not None:
+        if not 0 <= label < len(names):
+            allowed = f"must be from 0 to {len(names) - 1}" if names else "needs a conditional generator"
+            raise ValueRangeError(f"--class {allowed}; got {label}.")
+        values = {**values, names[label]: 1.0}
+    return tuple(condition_vector(values, names).tolist()) if values else ()
+
+
+def _conditions(
+    network: str | Path, names: tuple[str, ...], fixed: tuple[float, ...], vary: Any, samples: int
+) -> dict[str, Any]:
+    """The fields of the recipe that say where conditions come from."""
+    if vary == "all":
+        vary = names if samples > 1 else ()
+    if fixed or not names:
+        rule = "fixed" if names else "none"
+        return {"conditions": names, "condition_rule": rule, "condition": fixed, "varying": vary or ()}
+    if vary is None:
+        vary = passing_conditions(names) if samples > 1 else ()
+    rule = "fair" if label_samples(network, len(names)) is None else "samples"
+    return {"conditions": names, "condition_rule": rule, "varying": tuple(vary)}
 
 
 def write_dataset(
-    folder: Path,
-    generator: Any,
-    count: int,
+    out: str | os.PathLike[str],
+    network: str | Path,
     *,
-    seed: int = 0,
-    names: Sequence[str] = (),
-    choices: np.ndarray | None = None,
-    truncation_psi: float = 1.0,
-    batch: int = 16,
-    device: str = "cpu",
-    precision: str | None = None,
-    facts: dict[str, Any] | None = None,
+    settings: EngineSettings | None = None,
+    workers: int = 1,
+    shard_index: int = 0,
+    num_shards: int = 1,
+    begun: Callable[[Work], None] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[Path]:
-    """Write `count` images with labels; images that are already there are kept, so an interrupted run goes
-    on.
+    **choices: Unpack[DatasetChoices],
+) -> Written:
+    """Write a dataset, or go on where an earlier call with the same choices was stopped.
 
-    Layout: VIS/000000_000.png (one folder for each spectrum), labels.jsonl with one record for each image,
-    dataset.json with the conditions as vectors, card.json with all that is needed to make the same folder
-    again. names: of the conditions. choices: see `draw_conditions`. precision: as in `images_of_seeds`.
-    progress: called with the number of images done. Returns the files of the first spectrum. Raises
-    DataError when the folder holds another dataset.
+    Every file appears whole or not at all, and its bytes depend on the choices alone: not on workers, on what
+    was interrupted, nor on how the work was divided.
+
+    Args:
+        out: folder of the dataset; new, empty, or of the same recipe.
+        network: checkpoint of a generator, or the name of one that comes with pyface.
+        settings: which engine, and how it runs.
+        workers: processes, each with an engine of its own. With more than 1 the calling program must be
+            importable: its work stands behind `if __name__ == "__main__":`.
+        shard_index, num_shards: divide the work beforehand: this call writes shards shard_index,
+            shard_index + num_shards, ... The calls may be on several machines that share the folder.
+        begun: called before the work begins.
+        progress: called with the number of pictures that are there more than before.
+        **choices: see `DatasetChoices`.
+
+    Raises:
+        ValueRangeError, MissingExtraError: as `make_recipe`; workers, shard_index or num_shards out of range.
+        CheckpointError: the network is missing, damaged or no generator.
+        ExportError: the engine cannot run here, or not this network or precision.
+        DataError: the folder holds another dataset (the message names what differs), is damaged, or cannot be
+            written; or workers died again and again.
     """
-    if count < 1 or batch < 1:
-        raise ValueRangeError(f"count and batch must be 1 or more; got {count} and {batch}.")
-    card = {
-        **(facts or {}),
-        "count": count,
-        "seed": seed,
-        "truncation_psi": truncation_psi,
-        "conditions": list(names),
-        "label_choices": len(choices) if choices is not None else 0,
-        **({} if precision is None else {"precision": precision}),
-    }
-    _prepare(folder, card)
-    for spectrum in generator.spectra:
-        make_folder(folder / spectrum.upper())
-    main = next(iter(generator.spectra)).upper()
-    records: list[str] = []
-    labels: list[list[Any]] = []
-    for first in range(0, count, batch):
-        number = min(batch, count - first)
-        c = draw_conditions(seed, first, number, choices, generator.c_dim)
-        files = [f"{i:06d}_000.png" for i in range(first, first + number)]
-        if not all((folder / s.upper() / file).exists() for s in generator.spectra for file in files):
-            z = draw_latents(seed, first, number, generator.z_dim)
-            drawn = _draw(generator, z, c, truncation_psi, device, precision)
-            for file, pixels in zip(files, drawn, strict=True):
-                for spectrum, image in pixels.items():
-                    write_image(folder / spectrum.upper() / file, image, sync=False)
-        for i, (file, row) in enumerate(zip(files, c.tolist(), strict=True)):
-            records.append(_record(f"{main}/{file}", first + i, names, row))
-            labels.append([f"{main}/{file}", [round(v, 6) for v in row]])
-        if progress:
-            progress(first + number)
-    write_text(folder / "labels.jsonl", "\n".join(records) + "\n")
-    content = {"labels": labels if names else None, "label_names": list(names)}
-    write_text(folder / "dataset.json", json.dumps(content) + "\n")
-    return [folder / main / f"{i:06d}_000.png" for i in range(count)]
+    settings = settings or EngineSettings()
+    if workers < 1:
+        raise ValueRangeError(f"workers must be 1 or more; got {workers}.")
+    check_people(choices.get("count"), choices.get("identities"), choices.get("samples_per_identity"))
+    with settings.open(network, choices.get("noise", "const")) as engine:
+        recipe = make_recipe(network, engine, **choices)
+        share = Plan(recipe).share(shard_index, num_shards)
+        if begun is not None:
+            begun(Work.of(engine, recipe, share))
+        with dataset_part(out, recipe, index=shard_index, of=num_shards, made_by=engine.describe()) as store:
+            there = store.committed(share)
+            todo = [shard for shard in share if shard not in there]
+            reports = _Progress(progress)
+            reports.made(sum(record.pictures for record in there.values()))
+            job = _Job(store.folder, recipe, network, replace(settings, engine=engine.name), workers)
+            if workers == 1:
+                job.write(engine, todo, settings.encoders_beside(engine.device.type), reports)
+            elif todo:
+                engine.close()
+                run_workers(job, todo, workers, observer=reports)
+    complete = len(store.record_files()) == store.plan.shards
+    return Written(store.folder, recipe, store.plan.shards, len(share), len(todo), complete)
 
 
-def _record(file: str, identity: int, names: Sequence[str], row: Sequence[float]) -> str:
-    """A line of labels.jsonl."""
-    conditions = dict(zip(names, (round(v, 6) for v in row), strict=True))
-    return json.dumps({"file": file, "identity": identity, "sample": 0, "conditions": conditions})
+class _Progress:
+    """Counts pictures for `progress`."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self._progress = progress
+
+    def made(self, pictures: int) -> None:
+        if self._progress is not None and pictures:
+            self._progress(pictures)
+
+    def done(self, shard: int, record: Record) -> None:
+        pass
 
 
-@torch.inference_mode()
-def _draw(
-    generator: Any, z: torch.Tensor, c: torch.Tensor, psi: float, device: str, precision: str | None
-) -> list[dict[str, np.ndarray]]:
-    ws = generator.mapping(z.to(device), c.to(device), truncation_psi=psi)
-    return as_pixels(generator.synthesis(ws, **synthesis_options("const", precision)))
+@dataclass(frozen=True)
+class _Job:
+    """Writing shards of one dataset; what a worker process is given."""
+
+    folder: Path
+    recipe: DatasetRecipe
+    network: str | Path
+    settings: EngineSettings
+    workers: int
+
+    def __call__(self, shards: Iterator[int], observer: Observer, worker: int) -> None:
+        settings = self.settings.of_worker(worker, self.workers)
+        with settings.open(self.network, self.recipe.noise) as engine:
+            self.write(engine, shards, settings.encoders_beside(engine.device.type), observer)
+
+    def write(self, engine: Engine, shards: Iterable[int], encoders: int, observer: Observer) -> None:
+        """Write `shards` with an engine that is open."""
+        recipe, made_by = self.recipe, engine.describe()
+        writer = STORES[recipe.storage].writer
+        codec = Codec(
+            recipe.image, recipe.quality, recipe.subsampling, recipe.encoder, recipe.encoder_version
+        )
+        write_shards(
+            shards,
+            Plan(recipe),
+            Sampler(recipe, engine.z_dim, label_samples(self.network, engine.c_dim)),
+            engine,
+            lambda shard: writer(self.folder, recipe, shard, made_by),
+            Encoder(codec).encode,
+            encoders=encoders,
+            observer=observer,
+        )

@@ -16,8 +16,8 @@ from pyface.data import FaceDataset, ProceduralFaces
 from pyface.data.layouts import parse_named
 from pyface.data.sample import Subset
 from pyface.errors import DataError, ValueRangeError
-from pyface.generation.dataset import draw_conditions, draw_latents
 from pyface.generation.network import condition_names, training_facts
+from pyface.generation.sampling import draw_conditions, draw_latents
 from pyface.io.images import to_uint8
 from pyface.io.rng import Domain, permutation
 from pyface.metrics import FeatureExtractor, NearestImages, nearest_sheet
@@ -197,8 +197,10 @@ class GeneratedImages:
     @torch.inference_mode()
     def draw(self, first: int, number: int) -> Tensor:
         """Images first, first + 1, ...: uint8 [number, C, H, W]."""
-        z = draw_latents(self.seed, first, number, self.generator.z_dim).to(self.device)
-        c = draw_conditions(self.seed, first, number, self.choices, self.generator.c_dim).to(self.device)
+        numbers = np.arange(first, first + number)
+        z = draw_latents(self.seed, numbers, z_dim=self.generator.z_dim)
+        c = draw_conditions(self.seed, numbers, choices=self.choices, c_dim=self.generator.c_dim)
+        z, c = z.to(self.device), c.to(self.device)
         ws = self.generator.mapping(z, c, truncation_psi=self.truncation_psi)
         made = self.generator.synthesis(ws, noise_mode="const")
         images = next(iter(made.values())) if isinstance(made, dict) else made

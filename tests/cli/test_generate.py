@@ -32,7 +32,7 @@ def test_images_and_grid(tmp_path, network):
     )
 
 
-def test_video_mixing_and_dataset(tmp_path, network):
+def test_video_and_mixing(tmp_path, network):
     out = tmp_path / "new" / "walk.webp"
     assert _call("video", "--network", network, "--seeds", "0,1", "--out", out, "--frames", 2).exit_code == 0
     assert Image.open(out).n_frames == 4
@@ -52,9 +52,6 @@ def test_video_mixing_and_dataset(tmp_path, network):
     )
     assert result.exit_code == 0, result.output
     assert Image.open(out).size == (64, 48)
-    result = _call("dataset", "--network", network, "--count", 5, "--out", tmp_path / "set", "--seed", 1)
-    assert result.exit_code == 0, result.output
-    assert len(list((tmp_path / "set" / "VIS").glob("*.png"))) == 5
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -73,16 +70,12 @@ def test_the_precision_reaches_the_network(tmp_path, monkeypatch, network, preci
         ["images", "--seeds", "0,1", "--out", tmp_path / "a"],
         ["video", "--seeds", "0,1", "--frames", 1, "--out", tmp_path / "walk.webp"],
         ["style-mixing", "--rows", "0", "--cols", "1", "--styles", "0-1", "--out", tmp_path / "mix.png"],
-        ["dataset", "--count", 2, "--out", tmp_path / "set"],
     ):
         asked.clear()
         result = _call(*verb, *chosen)
         assert result.exit_code == 0, result.output
         assert asked
         assert set(asked) == {precision}
-    other = ["--network", network, "--precision", "float16"]
-    result = _call("dataset", "--count", 2, "--out", tmp_path / "set", *other)
-    assert "precision differ" in str(result.exception)
 
 
 @pytest.mark.parametrize(

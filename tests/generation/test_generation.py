@@ -1,8 +1,6 @@
-"""Seeds, mixtures, walks and datasets: each against the plain formula."""
+"""Seeds, mixtures and walks: each against the plain formula."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from PIL import Image
 
 import pyface
 from pyface.errors import CheckpointError, DataError, ValueRangeError
-from pyface.generation.dataset import draw_conditions, draw_latents, write_dataset
 from pyface.generation.images import images_of_seeds, parse_numbers, write_images
 from pyface.generation.mixing import mixed_styles, style_mixing_sheet
 from pyface.generation.network import (
@@ -148,39 +145,3 @@ def test_write_images(tmp_path, generator):
     grid = write_images(tmp_path / "b", images_of_seeds(generator, range(4)), grid=True)
     assert [f.name for f in grid] == ["grid.png"]
     assert Image.open(grid[0]).size == (32, 32)
-
-
-def test_latents_are_keyed_by_number():
-    whole = draw_latents(5, 0, 10, 8)
-    torch.testing.assert_close(draw_latents(5, 4, 2, 8), whole[4:6], rtol=0, atol=0)
-    assert not torch.equal(draw_latents(6, 0, 1, 8), whole[:1])
-    many = draw_latents(1, 0, 4000, 4)
-    assert abs(many.mean().item()) < 0.05
-    assert abs(many.std().item() - 1) < 0.05
-
-
-def test_conditions_are_drawn_from_choices_or_fair():
-    choices = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
-    drawn = draw_conditions(0, 0, 300, choices, 2)
-    assert {tuple(row) for row in drawn.tolist()} == {(1, 0), (0, 1), (1, 1)}
-    torch.testing.assert_close(draw_conditions(0, 100, 5, choices, 2), drawn[100:105])
-    fair = draw_conditions(0, 0, 1000, None, 2)
-    assert ((fair.mean(0) - 0.5).abs() < 0.06).all()
-
-
-def test_dataset_is_resumable_and_reads_back(tmp_path, generator):
-    options = {"seed": 3, "names": ("smile", "glasses"), "batch": 4}
-    write_dataset(tmp_path / "whole", generator, 10, **options)
-    first = write_dataset(tmp_path / "broken", generator, 10, **options)
-    first[6].unlink()
-    (tmp_path / "broken" / "labels.jsonl").unlink()
-    write_dataset(tmp_path / "broken", generator, 10, **options)
-    for name in [f"VIS/{i:06d}_000.png" for i in range(10)] + ["labels.jsonl", "dataset.json", "card.json"]:
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    content = json.loads((tmp_path / "whole" / "dataset.json").read_text())
-    assert content["label_names"] == ["smile", "glasses"]
-    assert len(content["labels"]) == 10
-    records = [json.loads(x) for x in (tmp_path / "whole" / "labels.jsonl").read_text().splitlines()]
-    assert records[4]["conditions"] == dict(zip(("smile", "glasses"), content["labels"][4][1], strict=True))
-    with pytest.raises(DataError, match="seed differ"):
-        write_dataset(tmp_path / "whole", generator, 10, **{**options, "seed": 4})
