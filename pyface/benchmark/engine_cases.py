@@ -87,7 +87,7 @@ class EngineWork:
         path = self.folder / engine / dtype / _FILES[engine]
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            options = {"precision": dtype, "inputs": "ws", "certify": False}
+            options: dict[str, Any] = {"precision": dtype, "inputs": "ws", "certify": False}
             if engine == "openvino":
                 from pyface.export import export_openvino
 

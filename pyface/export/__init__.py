@@ -13,8 +13,10 @@ __all__ = [
     "Choice",
     "Engine",
     "available_engines",
+    "build_engine",
     "choose_engine",
     "export_onnx",
+    "export_openvino",
     "open_artefact",
     "open_engine",
     "verify_artefact",
@@ -24,15 +26,19 @@ if TYPE_CHECKING:
     from pyface.export.artefact import Artefact, open_artefact
     from pyface.export.engine import Choice, Engine, available_engines, choose_engine, open_engine
     from pyface.export.onnx import export_onnx
+    from pyface.export.openvino import export_openvino
     from pyface.export.parity import verify_artefact
+    from pyface.export.tensorrt.build import build_engine
 
 _PLACES = {
     "Artefact": "artefact",
     "Choice": "engine",
     "Engine": "engine",
     "available_engines": "engine",
+    "build_engine": "tensorrt.build",
     "choose_engine": "engine",
     "export_onnx": "onnx",
+    "export_openvino": "openvino",
     "open_artefact": "artefact",
     "open_engine": "engine",
     "verify_artefact": "parity",

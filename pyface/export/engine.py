@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from pyface.errors import ExportError
 from pyface.export.engines.availability import (
     ENGINES,
@@ -25,8 +23,10 @@ from pyface.export.engines.availability import (
 )
 from pyface.export.engines.fixed_batch import Engine, GeneratorFacts, Settings
 from pyface.export.engines.sources import (
+    TENSORRT,
     Source,
     artefact_settings,
+    cached_tensorrt,
     engine_of_artefact,
     is_artefact,
     made_artefact,
@@ -38,8 +38,6 @@ from pyface.export.engines.sources import (
 from pyface.export.engines.torch_engine import NativeEngine, TorchEngine
 
 __all__ = ["ENGINES", "Choice", "Engine", "available_engines", "choose_engine", "open_engine"]
-
-_CPU = torch.device("cpu")
 
 
 def available_engines(device: str = "auto") -> dict[str, str | None]:
@@ -60,7 +58,8 @@ def choose_engine(
 ) -> Choice:
     """The engine that `open_engine(network, "auto")` takes, and why.
 
-    The fused kernels of pyface, which were faster than all other runtimes in our measurements
+    On a GPU an engine of TensorRT, where one was built for this network and GPU before. Else the fused
+    kernels of pyface, which were faster than all other runtimes on a CPU in our measurements
     (`pyface bench --only engines`). Where they cannot run this network or precision, the fastest of the
     others that are installed; on a CPU: OpenVINO, ONNX Runtime, torch.
 
@@ -74,7 +73,7 @@ def choose_engine(
         ExportError: no engine here computes in this precision.
     """
     settings = Settings(precision, batch, device_for("auto", device))
-    return choose(None if network is None else own_network(network, settings.device), settings)
+    return _choice(None if network is None else own_network(network, settings.device), settings)
 
 
 def open_engine(
@@ -130,11 +129,16 @@ def open_engine(
     if engine != "auto":
         require(engine, settings)
     own = own_network(source, settings.device)
-    choice = choose(own, settings) if engine == "auto" else Choice(engine, settings.precision, "")
+    choice = _choice(own, settings) if engine == "auto" else Choice(engine, settings.precision, "")
     facts = GeneratorFacts.of(own, weights_sha256(source))
     opened = _open_network(choice.name, own, facts, settings, cache, force)
     opened.reason = choice.reason
     return opened
+
+
+def _choice(network: Any, settings: Settings) -> Choice:
+    built = None if network is None else cached_tensorrt(network, settings)
+    return built or choose(network, settings)
 
 
 def _open_network(
@@ -145,7 +149,14 @@ def _open_network(
     if engine == "torch":
         return TorchEngine(network, facts, settings)
     artefact, scratch = made_artefact(engine, network, facts, settings, cache=cache, force=force)
-    return _runner_engine(engine)(artefact, facts, settings, network.mapping, scratch)
+    try:
+        opened: Engine = _file_engine(engine)(artefact, facts, settings, network.mapping)
+    except BaseException:
+        if scratch is not None:
+            scratch.cleanup()
+        raise
+    opened.scratch = scratch
+    return opened
 
 
 def _open_artefact(
@@ -165,13 +176,17 @@ def _open_artefact(
         own = own_network(network, settings.device)
         require_same_weights(artefact, own, network)
         mapping = own.mapping
-    opened = _runner_engine(name)(artefact, GeneratorFacts.of(artefact.spec), settings, mapping)
+    opened: Engine = _file_engine(name)(artefact, GeneratorFacts.of(artefact.spec), settings, mapping)
     opened.reason = f"{artefact.path.name} is made for {artefact.spec.format}" if engine == "auto" else ""
     return opened
 
 
-def _runner_engine(name: str) -> Any:
+def _file_engine(name: str) -> Any:
     """The class of an engine that runs files."""
+    if name in TENSORRT:
+        from pyface.export.engines.tensorrt_engine import TensorRTEngine, TensorRTRTXEngine
+
+        return TensorRTEngine if name == "tensorrt" else TensorRTRTXEngine
     from pyface.export.engines.runner_engine import OnnxRuntimeEngine, OpenVinoEngine
 
-    return {"onnxruntime": OnnxRuntimeEngine, "openvino": OpenVinoEngine}[name]
+    return OnnxRuntimeEngine if name == "onnxruntime" else OpenVinoEngine

@@ -21,13 +21,18 @@ ENGINES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "torch": {"cpu": ("fp32", "fp16", "bf16"), "cuda": ("fp32", "fp16", "bf16")},
     "native": {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "fp16", "bf16")},
     "onnxruntime": {"cpu": ("fp32", "fp16")},
+    "openvino": {"cpu": ("fp32", "fp16", "bf16")},
+    "tensorrt": {"cuda": ("fp32", "fp16", "bf16", "int8", "fp8")},
+    "tensorrt-rtx": {"cuda": ("fp32", "fp16", "bf16", "int8", "fp8")},
 }
 # engine -> (packages it needs, the extras that bring them)
 _NEEDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "onnxruntime": (("onnxruntime", "onnx", "onnxscript"), "export"),
     "openvino": (("openvino", "onnx", "onnxscript"), "export,openvino"),
+    "tensorrt": (("tensorrt", "onnx", "onnxscript"), "export,tensorrt-cu13"),
+    "tensorrt-rtx": (("tensorrt_rtx", "onnx", "onnxscript"), "export,tensorrt-rtx"),
 }
-_ORDER = {"cpu": ("native", "onnxruntime", "torch"), "cuda": ("native", "torch")}
+_ORDER = {"cpu": ("native", "openvino", "onnxruntime", "torch"), "cuda": ("native", "torch")}
 _WHY = {
     "native": "the fused kernels of pyface run here, and were the fastest that we measured",
     "openvino": "OpenVINO was the fastest that we measured beside the native kernels",
@@ -76,7 +81,8 @@ def device_for(engine: str, name: str) -> torch.device:
 def absence(engine: str, kind: str) -> str | None:
     """Why an engine cannot run on a kind of device, with what to install, or None."""
     if kind not in ENGINES[engine]:
-        return f"it runs on {' and '.join(ENGINES[engine])} alone"
+        absent = ", and no CUDA device is here" if kind == "cpu" and not torch.cuda.is_available() else ""
+        return f"it runs on {' and '.join(ENGINES[engine])} alone{absent}"
     missing = _missing(engine)
     if missing:
         return f'{", ".join(missing)} not installed: pip install "pyface-synth[{_NEEDS[engine][1]}]"'

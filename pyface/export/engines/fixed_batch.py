@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -92,6 +93,7 @@ class Engine(abc.ABC):
         noise: "const" or "none".
         inputs: ("ws",), or what an artefact with its mapping inside takes: "z", "c", "psi".
         reason: why this engine was chosen; "" where it was asked for.
+        scratch: a folder that is removed with the engine.
         z_dim, c_dim, w_dim, num_ws, resolution, spectra: as in `pyface.models.Generator`.
     """
 
@@ -111,6 +113,7 @@ class Engine(abc.ABC):
         self.weights_sha256 = facts.weights_sha256
         self.inputs = inputs
         self.reason = ""
+        self.scratch: tempfile.TemporaryDirectory[str] | None = None
         self._mapping = mapping if "ws" in inputs else None
         self._closed = False
 
@@ -128,14 +131,15 @@ class Engine(abc.ABC):
         """Frees what the runtime holds."""
 
     def _pixels(self, rows: Batch, psi: float, count: int, into: Mapping[str, Tensor]) -> None:
-        """Writes the first `count` pictures of a batch into uint8 [count, H, W, C] of the CPU."""
+        """Writes the first `count` pictures of a batch into uint8 [count, H, W, C] of the CPU, pinned where
+        the engine is on a GPU; then they are there when the GPU has done its work."""
         for name, images in self._images(rows, psi).items():
             if images.is_cpu:
                 write_pixels(images[:count], into[name])
             else:
                 pixels = torch.empty(into[name].shape, dtype=torch.uint8, device=images.device)
                 write_pixels(images[:count], pixels)
-                into[name].copy_(pixels)
+                into[name].copy_(pixels, non_blocking=True)
 
     def mapping(
         self,
@@ -238,6 +242,8 @@ class Engine(abc.ABC):
             self._closed = True
             self._mapping = None
             self._release()
+            if self.scratch is not None:
+                self.scratch.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -268,8 +274,9 @@ class Engine(abc.ABC):
 
     def _all_pixels(self, inputs: Batch, psi: float = 1.0) -> dict[str, Tensor]:
         rows, (height, width) = len(next(iter(inputs.values()))), self.resolution
+        on_gpu = self.device.type == "cuda"
         pixels = {
-            name: torch.empty(rows, height, width, channels, dtype=torch.uint8)
+            name: torch.empty(rows, height, width, channels, dtype=torch.uint8, pin_memory=on_gpu)
             for name, channels in self.spectra.items()
         }
 
@@ -278,6 +285,8 @@ class Engine(abc.ABC):
             self._pixels(batch, psi, count, into)
 
         self._in_batches(inputs, self.batch, run)
+        if on_gpu:
+            torch.cuda.current_stream(self.device).synchronize()
         return pixels
 
     def _in_batches(self, inputs: Batch, size: int, run: Callable[[Batch, int, int], None]) -> None:

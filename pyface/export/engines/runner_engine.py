@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -25,20 +24,13 @@ class RunnerEngine(Engine):
     Args:
         artefact: of a generator, whole or its synthesis.
         facts, settings, mapping: as in `Engine`.
-        scratch: a folder to remove with the engine, in which the artefact lies.
     """
 
     def __init__(
-        self,
-        artefact: Artefact,
-        facts: GeneratorFacts,
-        settings: Settings,
-        mapping: nn.Module | None,
-        scratch: tempfile.TemporaryDirectory[str] | None = None,
+        self, artefact: Artefact, facts: GeneratorFacts, settings: Settings, mapping: nn.Module | None
     ) -> None:
         super().__init__(facts, settings, mapping, tuple(tensor.name for tensor in artefact.spec.inputs))
         self.artefact = artefact
-        self._scratch = scratch
         self._runner: Any = open_runner(
             artefact, runtime=self.name, threads=settings.threads, batch=settings.batch
         )
@@ -77,8 +69,6 @@ class RunnerEngine(Engine):
     def _release(self) -> None:
         self._runner.close()
         self._room = {}
-        if self._scratch is not None:
-            self._scratch.cleanup()
 
 
 class OnnxRuntimeEngine(RunnerEngine):

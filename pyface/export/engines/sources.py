@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from pyface import __version__
-from pyface.errors import ExportError, ValueRangeError
+from pyface.errors import ExportError, PyfaceError, ValueRangeError
 from pyface.export.artefact import Artefact, open_artefact, sha256_of_network, sidecar_path
-from pyface.export.engine_cache import Recipe, obtain
+from pyface.export.engine_cache import Recipe, find, obtain
+from pyface.export.engines.availability import Choice, require
 from pyface.export.engines.fixed_batch import GeneratorFacts, Settings
 from pyface.export.runners import default_runtime, obstacle
 from pyface.export.spec import EngineSpec, precision_name
@@ -24,8 +25,10 @@ from pyface.io.hashing import sha256_of
 from pyface.models import ARCHITECTURES, StyleGAN2Generator, find_checkpoint, load
 
 __all__ = [
+    "TENSORRT",
     "Source",
     "artefact_settings",
+    "cached_tensorrt",
     "engine_of_artefact",
     "is_artefact",
     "made_artefact",
@@ -37,6 +40,7 @@ __all__ = [
 
 Source = nn.Module | str | os.PathLike[str]
 
+TENSORRT = ("tensorrt", "tensorrt-rtx")
 MAKING = 1  # raised when artefacts come out differently from the same versions
 _SUFFIXES = (".onnx", ".xml")
 _BATCH = 8
@@ -161,7 +165,7 @@ def made_artefact(
 ) -> tuple[Artefact, tempfile.TemporaryDirectory[str] | None]:
     """(the file that an engine runs, a folder to remove after use or None): from the cache, or made now.
 
-    network: on the CPU. cache: keep it for the next time. force: use it even if it fails its certificate.
+    cache: keep it for the next time. force: use it even if it fails its certificate.
     """
     recipe = _recipe(engine, network, settings, force)
     make = _maker(engine, network, facts, settings, force)
@@ -177,6 +181,21 @@ def made_artefact(
         raise
 
 
+def cached_tensorrt(network: Any, settings: Settings) -> Choice | None:
+    """The engine of TensorRT that was built for this GPU before and is kept; None where there is none."""
+    if settings.device.type != "cuda":
+        return None
+    for name in TENSORRT:
+        try:
+            require(name, settings)
+            found = find(_recipe(name, network, settings, force=False))
+        except PyfaceError:
+            continue
+        if found is not None:
+            return Choice(name, settings.precision, "an engine built for this GPU is in the cache")
+    return None
+
+
 def _recipe(engine: str, network: Any, settings: Settings, force: bool) -> Recipe:
     form = {
         "weights": sha256_of_network(network),
@@ -189,7 +208,13 @@ def _recipe(engine: str, network: Any, settings: Settings, force: bool) -> Recip
     packages = ["onnx", "onnxscript", *(["openvino"] if engine == "openvino" else [])]
     versions = {"pyface": __version__, "torch": torch.__version__}
     versions |= {package: importlib.metadata.version(package) for package in packages}
-    return Recipe("generator.xml" if engine == "openvino" else "generator.onnx", form, versions)
+    if engine not in TENSORRT:
+        return Recipe("generator.xml" if engine == "openvino" else "generator.onnx", form, versions)
+    from pyface.export.tensorrt.library import import_library
+
+    versions[engine] = import_library(engine).version
+    form |= {"largest batch": settings.batch, "gpu": torch.cuda.get_device_name(settings.device)}
+    return Recipe("generator.engine", form, versions)
 
 
 def _maker(
@@ -206,6 +231,15 @@ def _maker(
         from pyface.export.openvino import export_openvino
 
         return lambda path: export_openvino(network, path, **options)
+    if engine in TENSORRT:
+        from pyface.export.tensorrt import build_engine
+
+        plain = copy.deepcopy(network).cpu()
+        profile = (1, settings.batch, settings.batch)
+        del options["weights_sha256"]
+        return lambda path: build_engine(
+            plain, path, profile=profile, rtx=engine == "tensorrt-rtx", uint8=False, **options
+        )
     from pyface.export.onnx import export_onnx
 
     return lambda path: export_onnx(network, path, **options)
