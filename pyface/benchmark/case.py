@@ -81,11 +81,13 @@ class Formula:
     call to call, as it arrives: float32, or bfloat16 where tensors come and go in bfloat16; the result leaves
     in the type of the first of them. Other runtimes compute in the precision of the case whatever arrives.
     better: by the name of a runtime, a form of the module that it is faster with.
+    also: further variants by name, such as "OpenVINO, transposed": the runtime and the form it is given.
     """
 
     module: nn.Module
     inputs: tuple[Tensor, ...]
     better: Mapping[str, nn.Module] = field(default_factory=dict)
+    also: Mapping[str, tuple[str, nn.Module]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

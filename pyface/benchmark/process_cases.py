@@ -226,7 +226,7 @@ def peak_memory(
     task: dict[str, Any] = {"task": "peak memory", "way": way, "dtype": dtype, "network": str(network)}
     task["batch"] = batch
     if way in (OPENVINO, ONNX_RUNTIME):
-        form = "folded" if (way, dtype) == (OPENVINO, "bfloat16") else "transposed"
+        form = "shuffled" if (way, dtype) == (OPENVINO, "bfloat16") else "transposed"
         task["model"] = str(_exported(network, batch, form, threads))
     return child(task, threads)
 

@@ -49,7 +49,9 @@ def build_rivals(
     """
     built: dict[str, Variant] = {}
     reasons: dict[str, str] = {}
-    for name, build in RIVALS.items():
+    wanted = [(name, name, formula.better.get(name, formula.module)) for name in RIVALS]
+    wanted += [(label, name, module) for label, (name, module) in formula.also.items()]
+    for label, name, module in wanted:
         if names is not None and name not in names:
             continue
         try:
@@ -58,12 +60,12 @@ def build_rivals(
             if dtype not in ("float32", "bfloat16"):
                 raise BackendError(f"measured in float32 and bfloat16 only; this case is {dtype}")
             with _quiet(), torch.no_grad():
-                run = build(replace(formula, module=formula.better.get(name, formula.module)), dtype)
+                run = RIVALS[name](replace(formula, module=module), dtype)
                 run()
         except Exception as error:  # converters raise types of their own, and any of them is a reason
-            reasons[name] = reason_of(error)
+            reasons[label] = reason_of(error)
         else:
-            built[name] = Variant(run)
+            built[label] = Variant(run)
     return built, reasons
 
 

@@ -98,6 +98,21 @@ class _Phases(_Transposed):
         return self.smooth(y)
 
 
+class _Shuffled(_Transposed):
+    """One convolution of 2 x 2 taps to four times the channels, shuffled; the filter."""
+
+    def __init__(self, weight: Tensor, taps: Tensor) -> None:
+        super().__init__(weight, taps)
+        out, into = weight.shape[:2]
+        parity = torch.tensor([[2, 0], [3, 1]])  # taps of even and odd rows; number 3 is a zero
+        phases = F.pad(weight, [0, 1, 0, 1])[:, :, parity][..., parity]
+        self.weight = phases.permute(0, 2, 4, 1, 3, 5).reshape(4 * out, into, 2, 2).contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pixel_shuffle(F.conv2d(x, self.weight, padding=1), 2)
+        return self.smooth(y[:, :, :-1, :-1])
+
+
 class _Plain(nn.Module):
     weight: Tensor
 
@@ -131,6 +146,7 @@ UP_FORMS: Mapping[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "transposed": _Transposed,
     "separable": _Separable,
     "phases": _Phases,
+    "shuffled": _Shuffled,
     "folded": _Folded,
 }
 
