@@ -70,10 +70,10 @@ def make_log(trt: Any) -> Any:
             self.warnings: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR:
+            if int(severity) <= int(trt.ILogger.ERROR):
                 print(message, file=sys.stderr, flush=True)
                 self.errors += [message] if len(self.errors) < _KEPT else []
-            elif severity == trt.ILogger.WARNING:
+            elif int(severity) == int(trt.ILogger.WARNING):
                 self.warnings += [message] if len(self.warnings) < _KEPT else []
 
     return Log()

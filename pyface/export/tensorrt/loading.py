@@ -50,9 +50,10 @@ def load_engine(
     check_capability(artefact, present)
     cuda = CudaDevice(device)
     plan = artefact.path.read_bytes()
-    runtime = library.module.Runtime(make_log(library.module))
-    _check_validity(artefact.path, library, runtime, plan)
-    engine = runtime.deserialize_cuda_engine(plan)
+    with cuda.active():
+        runtime = library.module.Runtime(make_log(library.module))
+        _check_validity(artefact.path, library, runtime, plan)
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise ExportError(f"{artefact.path} could not be loaded by {library.title}; {_AGAIN}")
     _check_ports(artefact.path, artefact.spec, library, engine)

@@ -35,6 +35,7 @@ class CudaDevice:
 
     def __init__(self, index: int = 0) -> None:
         self.device = torch.device("cuda", index)
+        torch.zeros(1, device=self.device)  # TensorRT works in the context that torch makes here
 
     @property
     def name(self) -> str:
@@ -68,6 +69,10 @@ class CudaDevice:
     def on(self, stream: Any) -> contextlib.AbstractContextManager[Any]:
         """Torch puts its work on `stream` inside."""
         return torch.cuda.stream(stream)
+
+    def active(self) -> contextlib.AbstractContextManager[Any]:
+        """TensorRT, which works on the thread's current GPU, works on this one inside."""
+        return torch.cuda.device(self.device)
 
     def synchronize(self) -> None:
         """Wait until the GPU has done everything."""
@@ -191,15 +196,8 @@ class RunningEngine:
     def new_context(self, *, whole: bool = False) -> Any:
         """An execution context. whole: compile kernels at once, not in the background."""
         self._require_open()
-        if not self.library.has_runtime_cache:
-            context = self._engine.create_execution_context()
-        else:
-            config = self._engine.create_runtime_config()
-            config.set_runtime_cache(self._shared_cache(config))
-            if whole and hasattr(self.library.module, "DynamicShapesKernelSpecializationStrategy"):
-                strategies = self.library.module.DynamicShapesKernelSpecializationStrategy
-                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            context = self._engine.create_execution_context(config)
+        with self.device.active():
+            context = self._made_context(whole)
         if context is None:
             raise ExportError(
                 f"{self.artefact.path.name} got no execution context, most likely for lack of GPU memory; "
@@ -223,7 +221,9 @@ class RunningEngine:
                     "the engine again"
                 )
             context.set_tensor_address(name, tensor.data_ptr())
-        if not context.execute_async_v3(stream.cuda_stream):
+        with self.device.active():
+            done = context.execute_async_v3(stream.cuda_stream)
+        if not done:
             raise ExportError(f"{self.library.title} could not run {self.artefact.path.name}")
 
     def copied(self, inputs: Mapping[str, Tensor | float], into: Mapping[str, Tensor]) -> None:
@@ -254,6 +254,16 @@ class RunningEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _made_context(self, whole: bool) -> Any:
+        if not self.library.has_runtime_cache:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        config.set_runtime_cache(self._shared_cache(config))
+        if whole and hasattr(self.library.module, "DynamicShapesKernelSpecializationStrategy"):
+            strategies = self.library.module.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return self._engine.create_execution_context(config)
 
     def _require_open(self) -> None:
         if self._engine is None:

@@ -263,6 +263,22 @@ def test_a_graph_of_a_fixed_batch_needs_no_profile(installed, tiny_graph, tmp_pa
     assert built.spec.profile is None
 
 
+def test_a_graph_with_weights_in_a_file_of_their_own_is_built(installed, tiny_graph, tmp_path):
+    import onnx
+
+    graph = tiny_graph()
+    onnx.save(
+        onnx.load(str(graph)), str(graph), save_as_external_data=True, location="net.onnx.data",
+        size_threshold=0,
+    )  # fmt: skip
+    assert (tmp_path / "net.onnx.data").stat().st_size >= 16 * 16 * 9 * 4
+    built = build_engine(graph, tmp_path / "a.engine", compute_capabilities=(89,))
+    assert built.size > 16 * 16 * 9 * 4
+    (tmp_path / "net.onnx.data").unlink()
+    with pytest.raises(ExportError, match="could not read the graph"):
+        build_engine(graph, tmp_path / "b.engine", compute_capabilities=(89,))
+
+
 def test_options_out_of_range_are_refused(installed, tiny_graph, tmp_path):
     graph, out = tiny_graph(), tmp_path / "a.engine"
     with pytest.raises(ValueRangeError, match="got 0 s and 64 pictures"):

@@ -77,6 +77,9 @@ class FakeDevice:
         yield
         self.current = before
 
+    def active(self):
+        return contextlib.nullcontext()
+
     def synchronize(self):
         self.log.append(("synchronize", "all"))
 
