@@ -29,8 +29,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "spectra": {"vis": 3, "nir": 1},
     },
     "stylegan2-generator": {
-        "resolution": 16,
-        "channel_base": 256,
+        "resolution": 8,
+        "mapping_layers": 2,
+        "channel_base": 128,
         "channel_max": 16,
         "z_dim": 8,
         "w_dim": 8,

@@ -51,7 +51,7 @@ def test_export_onnx(
     assert f"{out}: " in text
     assert "certificate: passed in onnxruntime" in text
     assert "onnxruntime: 2 rows in" in text
-    assert "  vis: uint8 [2, 16, 16, 3], from " in text
+    assert "  vis: uint8 [2, 8, 8, 3], from " in text
     assert open_artefact(out).parity is not None
     assert tool.main([str(network), str(out), "--opset", "3"]) == 1
     assert "export_onnx: opset 3 is too low for fp32" in capsys.readouterr().err
@@ -71,8 +71,8 @@ def test_convert_checkpoint(
     source.write_bytes(writer.dumps({"G": tree, "G_ema": tree}, 3))
     tool = module_of(ROOT / "tools" / "convert_checkpoint.py")
     assert tool.main([str(source), str(out), "--sheet", str(sheet)]) == 0
-    assert f"{out}: generator G_ema, 16x16" in capsys.readouterr().out
-    assert image_shape(sheet)[:2] == (4 * 18 + 2, 4 * 18 + 2)
+    assert f"{out}: generator G_ema, 8x8" in capsys.readouterr().out
+    assert image_shape(sheet)[:2] == (4 * 10 + 2, 4 * 10 + 2)
     found = pyface.load(out, kind="generator")
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.state_dict().items())
     source.write_bytes(b"no pickle")

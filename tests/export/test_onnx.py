@@ -122,7 +122,7 @@ def test_artefact_describes_itself(plain: Artefact, generator: Any) -> None:
     assert (spec.format, spec.part, spec.precision, spec.opset) == ("onnx", "whole", "fp32", 20)
     assert [tensor.name for tensor in spec.inputs] == ["z", "c", "psi"]
     assert (spec.z_dim, spec.c_dim, spec.w_dim, spec.num_ws) == (8, 2, 8, generator.num_ws)
-    assert (spec.resolution, dict(spec.spectra)) == ((16, 16), {"vis": 3, "nir": 1})
+    assert (spec.resolution, dict(spec.spectra)) == ((8, 8), {"vis": 3, "nir": 1})
     assert sorted(spec.versions) == ["onnx", "onnxscript", "pyface", "torch"]
 
 
@@ -211,15 +211,12 @@ def test_external_data(folder: Path, generator: Any, plain: Artefact, inputs_of:
     given = inputs_of(form_of(generator), 1)
     for x, y in zip(run(artefact, given), run(plain, given), strict=True):
         np.testing.assert_array_equal(x, y)
-    again = export(generator, folder / "apart.onnx")
-    assert list(again.files) == ["apart.onnx"]
-    assert not (folder / "apart.onnx.data").exists()
 
 
 def test_weights_above_the_limit_go_apart(
     folder: Path, generator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyface.export.onnx._INLINE_LIMIT", 1000)
+    monkeypatch.setattr("pyface.export.onnx._INLINE_LIMIT", 100)
     assert len(export(generator, folder / "large.onnx", part="mapping").files) == 2
     with pytest.raises(ExportError, match="one ONNX file holds 2; leave external_data out"):
         export(generator, folder / "inline.onnx", part="mapping", external_data=False)
@@ -237,7 +234,6 @@ def test_functions_carry_settings_and_bodies(
     assert settings["act"] == b"lrelu"
     given = inputs_of(form_of(generator), 3)
     assert worst(run(artefact, given), tuple(map(torch.from_numpy, run(plain, given)))) <= 2e-5
-    export(generator, folder / "functions.onnx", functions=True)  # names are free again
 
 
 def test_a_checkpoint_by_its_path(folder: Path, generator: Any, plain: Artefact) -> None:
