@@ -134,7 +134,7 @@ def export_openvino_model(network: str, out: Path, no_certify: bool, **options: 
     """Write NET to OUT, whose name ends in .xml, and its weights to a .bin file beside it.
 
     NET is a .safetensors file, or the name of a network that comes with pyface, such as demo. fp16 halves the
-    file and computes in float32; bf16 computes convolutions in bfloat16 on CPUs that have it.
+    file and computes in float32; bf16 lets CPUs that have bfloat16 compute convolutions in it.
     """
     from pyface.export.openvino import export_openvino
 

@@ -1,4 +1,4 @@
-"""Networks as OpenVINO models: the ONNX graph, read by OpenVINO and saved in its own format."""
+"""Networks as OpenVINO models: the float32 ONNX graph, read by OpenVINO and saved in its own format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pyface.errors import ExportError, MissingExtraError
 from pyface.export import onnx as onnx_export
 from pyface.export.artefact import Artefact, seal, staged
 from pyface.io.hashing import sha256_of
-from pyface.models import StyleGAN2Generator
 
 __all__ = ["export_openvino"]
 
@@ -42,8 +41,8 @@ def export_openvino(
         network, uint8, inputs, part, noise, batch, weights_sha256, certify, force: as for
             `pyface.export.onnx.export_onnx`.
         out: the file to make, or to replace; its name ends in .xml.
-        precision: "fp32"; "fp16" stores weights in half the size and computes in float32; "bf16" computes
-            convolutions in bfloat16 on CPUs that have it, in float32 on others.
+        precision: "fp32"; "fp16" stores weights in half the size and computes in float32; "bf16" stores
+            float32, and `pyface.export.runners` lets CPUs that have bfloat16 compute convolutions in it.
 
     Raises:
         As `export_onnx`; ExportError for another ending of the name.
@@ -55,18 +54,9 @@ def export_openvino(
         raise ExportError(f"the name of an OpenVINO model ends in .xml; got {target.name!r}")
     with staged(target) as path:
         module, digest = onnx_export.network_and_hash(network, weights_sha256)
-        computed = "bf16" if precision == "bf16" else "fp32"  # float16 is left to the reader of the file
-        form = onnx_export.form_of(
-            module,
-            precision=computed,
-            uint8=uint8,
-            inputs=inputs,
-            part=part,
-            noise=noise,
-            up_form=_up_form(module),
-        )
+        form = onnx_export.form_of(module, uint8=uint8, inputs=inputs, part=part, noise=noise)
         onnx_export.check_batch(module, form, batch)
-        opset = onnx_export.checked_opset(computed, None)
+        opset = onnx_export.DEFAULT_OPSET
         graph = onnx_export.graph_of(form, opset, batch=batch)
         with tempfile.TemporaryDirectory(prefix="pyface-openvino-") as folder:
             source = Path(folder) / "network.onnx"
@@ -85,11 +75,6 @@ def export_openvino(
         if certify:
             artefact = onnx_export.certified(artefact, module, target.name, force)
     return artefact.moved(target)
-
-
-def _up_form(network: nn.Module) -> str | None:
-    """The one with the least arithmetic, which CPUs have in every precision."""
-    return "transposed" if isinstance(network, StyleGAN2Generator) else None
 
 
 def _openvino() -> Any:

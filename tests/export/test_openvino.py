@@ -55,7 +55,7 @@ def test_generators(precision: str, limit: float, tmp_path: Path, generator: Any
         assert error <= limit
         assert precision == "fp32" or error > 1e-5
     numbers = sum(tensor.numel() for tensor in generator.state_dict().values())
-    assert (tmp_path / "net.bin").stat().st_size < numbers * (5 if precision == "fp32" else 3)
+    assert (tmp_path / "net.bin").stat().st_size < numbers * (3 if precision == "fp16" else 5)
 
 
 def test_pixels_and_a_fixed_batch(tmp_path: Path, generator: Any, inputs_of: Small) -> None:
