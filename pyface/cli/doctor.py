@@ -1,4 +1,4 @@
-"""`pyface doctor`: versions, native back-ends, instruction sets, extras, what a missing one would give."""
+"""`pyface doctor`: versions, native back-ends, engines, extras, and what a missing one would give."""
 
 from __future__ import annotations
 
@@ -77,12 +77,28 @@ def extra_lines() -> list[str]:
     return lines
 
 
+def engine_lines() -> list[str]:
+    """One line per engine that runs a generator: whether it can here, and which one auto takes."""
+    from pyface.errors import PyfaceError
+    from pyface.export import available_engines, choose_engine
+
+    lines = []
+    for name, reason in available_engines().items():
+        lines.append(f"{name:<14} {'runs' if reason is None else f'no: {reason}'}")
+    try:
+        choice = choose_engine()
+    except PyfaceError as error:  # PYFACE_REQUIRE may forbid what there is
+        return [*lines, f"auto: {error}"]
+    return [*lines, f"auto takes {choice.name}: {choice.reason}"]
+
+
 @click.command("doctor")
 def command() -> None:
-    """Say what is installed, which back-ends run here, and what each missing extra would give."""
+    """Say what is installed, which back-ends and engines run here, and what each missing extra would give."""
     for title, lines in (
         ("Environment", environment_lines()),
         ("Back-ends", backend_lines()),
+        ("Engines", engine_lines()),
         ("Extras", extra_lines()),
     ):
         click.echo(f"{title}\n  " + "\n  ".join(lines))

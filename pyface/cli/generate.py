@@ -74,6 +74,19 @@ def _open(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...]]:
     return generator, condition_vector(values, names), names
 
 
+def _on_engine(name: str, noise_mode: str, options: dict[str, Any]) -> Any:
+    """The network of `options` on an engine, which is named on stderr; sets the device to where it runs."""
+    from pyface.export import open_engine
+
+    settings = {key: options[key] for key in ("precision", "batch", "device", "threads")}
+    if settings["device"] == "cuda":
+        settings["device"] = "auto"  # the CPU for engines that run on no GPU
+    engine = open_engine(options["network"], name, noise=noise_mode, **settings)
+    click.echo(f"engine {engine.name}, {engine.precision}{engine.reason and f': {engine.reason}'}", err=True)
+    options["device"] = str(engine.device)
+    return engine
+
+
 @command.command()
 @_network_options
 @click.option("--seeds", required=True, help="Numbers and ranges, such as 0-63,100.")
@@ -82,12 +95,15 @@ def _open(options: dict[str, Any]) -> tuple[Any, Any, tuple[str, ...]]:
 @click.option(
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True
 )
-def images(seeds: str, out: Path, grid: bool, noise_mode: str, **options: Any) -> None:
+@click.option("--engine", help="Run on this engine: one of those that pyface doctor lists, or auto.")
+def images(seeds: str, out: Path, grid: bool, noise_mode: str, engine: str | None, **options: Any) -> None:
     """One image for each seed: z is numpy.random.RandomState(seed).randn(1, z_dim)."""
     from pyface.generation.images import images_of_seeds, parse_numbers, write_images
 
     numbers = parse_numbers(seeds)
     generator, c, _ = _open(options)
+    if engine is not None:
+        generator = _on_engine(engine, noise_mode, options)
     drawn = images_of_seeds(
         generator,
         numbers,

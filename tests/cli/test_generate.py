@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -105,3 +106,23 @@ def test_a_file_in_the_way_is_one_line(tmp_path, network):
     assert done.returncode == 1
     assert done.stderr.startswith("pyface: ")
     assert "Traceback" not in done.stderr
+
+
+def test_images_on_an_engine_are_those_of_the_network(network, tmp_path):
+    plain = _call("images", "--network", network, "--seeds", "0-2", "--out", tmp_path / "plain")
+    assert plain.exit_code == 0, plain.output
+    found = _call(
+        "images", "--network", network, "--seeds", "0-2", "--out", tmp_path / "torch", "--engine", "torch"
+    )
+    assert found.exit_code == 0, found.output
+    assert "engine torch, fp32" in found.output
+    for path in sorted((tmp_path / "plain").iterdir()):
+        off = np.asarray(Image.open(path)).astype(int) - np.asarray(
+            Image.open(tmp_path / "torch" / path.name)
+        )
+        assert abs(off).max() <= 1
+    wrong = _call(
+        "images", "--network", network, "--seeds", "0", "--out", tmp_path / "x", "--engine", "abacus"
+    )
+    assert wrong.exit_code == 1
+    assert "engine must be auto or one of torch" in str(wrong.exception)

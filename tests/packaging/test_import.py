@@ -62,5 +62,6 @@ def test_doctor_says_what_runs() -> None:
         [sys.executable, "-m", "pyface", "doctor"], capture_output=True, text=True, timeout=120
     )
     assert result.returncode == 0, result.stderr
-    for word in ("torch", "Back-ends", "cpu", "Extras", "pip install 'pyface-synth["):
+    words = ("torch", "Back-ends", "cpu", "Engines", "auto takes", "Extras", "pip install 'pyface-synth[")
+    for word in words:
         assert word in result.stdout

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyface.errors import BackendError, ExportError, MissingExtraError, ValueRangeError
+from pyface.errors import ExportError, MissingExtraError, PyfaceError, ValueRangeError
 from pyface.export.engines.fixed_batch import Settings
 from pyface.export.engines.torch_engine import fused_refusal
 from pyface.ops import backend
@@ -90,7 +90,7 @@ def absence(engine: str, kind: str) -> str | None:
         return None
     try:
         found = backend(kind)
-    except BackendError as error:
+    except PyfaceError as error:  # PYFACE_REQUIRE refuses it, or is no word that it may be
         return str(error).rstrip(".")
     return None if found == kind else f"the native kernels for {kind} are not built (pyface doctor says more)"
 
