@@ -4,7 +4,7 @@
 #include "cpu/styled_conv_amx.h"
 #include "cpu/styled_conv_float.h"
 #include "cpu/styled_conv_pack.h"
-#include "cpu/styled_conv_plain.h"
+#include "cpu/styled_conv_split.h"
 #include "cpu/styled_conv_up.h"
 
 namespace pyface::PYFACE_ISA_NS {
@@ -14,7 +14,12 @@ template <class Products>
 void layer(const StyledConvParams& p, int threads) {
   if (p.y != nullptr) clear_borders<Products>(p);
   if (p.up == 1) {
-    PlainLayer<Products>(p, threads).run();
+    if constexpr (Products::kSplits) {
+      const SplitLayer<Products> split(p, threads);
+      if (split.plan.splits) return split.run(split);
+    }
+    const PlainLayer<Products> plain(p, threads);
+    plain.run(plain);
   } else {
     UpLayer<Products>(p, threads).run();
   }

@@ -16,7 +16,7 @@ struct AmxProducts {
   using T = bf16;
   static constexpr int64_t kBlock = 32;
   static constexpr int64_t kParts = kNumberParts, kSteps = kNumberParts == 1 ? 1 : 6;
-  static constexpr bool kTiledHeads = true;
+  static constexpr bool kTiledHeads = true, kSplits = kNumberParts == 1;
   static constexpr int64_t kValues = 2 * kTile * kOut;
   static constexpr int64_t kTileElements = 512;
   // Parts of activations and weights that are multiplied, in an order that reads each part of a weight once.
@@ -34,6 +34,7 @@ struct AmxProducts {
         configuration.row_bytes[tile] = 64;
         configuration.rows[tile] = 16;
       }
+      __asm__ volatile("" : : "m"(configuration));  // GCC takes the next line to read eight bytes only
       _tile_loadconfig(&configuration);
     }
     ~Session() { _tile_release(); }
@@ -125,6 +126,56 @@ struct AmxProducts {
     if constexpr (kTiles == 2) {
       _tile_stored(2, c[1], stride * 4);
       _tile_stored(3, c[1] + 16, stride * 4);
+    }
+  }
+
+  // c [position][out 32] = (or, where not `first`, +=) the products of one block with all nine taps; next_c:
+  // the sums of the next call. Everything else as in multiply.
+  template <int kTiles, class Side>
+  static PYFACE_INLINE void accumulate(bool first, const bf16* const* a, const bf16* const* next_a,
+                                       const int64_t* offsets, const bf16* weight, float* c,
+                                       const float* next_c, Side&& side) {
+    constexpr int64_t kStride = kOut * 4;
+    float* c1 = c + kTile * kOut;
+    if (first) {
+      _tile_zero(0);
+      _tile_zero(1);
+      if constexpr (kTiles == 2) {
+        _tile_zero(2);
+        _tile_zero(3);
+      }
+    } else {
+      _tile_loadd(0, c, kStride);
+      _tile_loadd(1, c + 16, kStride);
+      if constexpr (kTiles == 2) {
+        _tile_loadd(2, c1, kStride);
+        _tile_loadd(3, c1 + 16, kStride);
+      }
+    }
+    const bf16 *a0 = a[0], *a1 = a[kTiles - 1];
+#pragma GCC unroll 9
+    for (int tap = 0; tap < 9; ++tap, weight += 2 * kTileElements) {
+      const int64_t offset = offsets[tap];
+      _tile_loadd(4, a0 + offset, 64);
+      _tile_loadd(6, weight, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, weight + kTileElements, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      if constexpr (kTiles == 2) {
+        _tile_loadd(5, a1 + offset, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        if (tap < 4 && !first) fetch<0, 16>(reinterpret_cast<const bf16*>(next_c + tap * 256));
+        if (tap == 6) fetch<0, 16>(next_a[0] + offsets[7]);
+        if (tap == 7) fetch<0, 16>(next_a[1] + offset);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+      side(tap);
+    }
+    _tile_stored(0, c, kStride);
+    _tile_stored(1, c + 16, kStride);
+    if constexpr (kTiles == 2) {
+      _tile_stored(2, c1, kStride);
+      _tile_stored(3, c1 + 16, kStride);
     }
   }
 

@@ -19,7 +19,7 @@ struct FloatProducts {
   static constexpr int64_t kBlock = 16;             // channels of a block of activations
   static constexpr int64_t kParts = 1, kSteps = 1;  // parts of a number, products of the parts of two
   static constexpr int64_t kValues = 0;             // distance of the parts of values for the heads
-  static constexpr bool kTiledHeads = false;
+  static constexpr bool kTiledHeads = false, kSplits = false;
   struct Session {};  // nothing to set up in a thread
 
   // Order of one tap of a packed weight: [in 16][out 32].

@@ -146,12 +146,35 @@ struct PlainLayer : Layer<Products> {
     ++at.n;
   }
 
+  // Adds up to four heads of a tile to as many planes of `area`.
+  void add_few(float* image, int64_t area, const float* heads) const {
+    typedef float V4 __attribute__((vector_size(16), may_alias, aligned(4)));
+    typedef int32_t I4 __attribute__((vector_size(16)));
+    const auto row = [&](int64_t i) { return *reinterpret_cast<const V4*>(heads + i * kStyledHeadChannels); };
+    for (int64_t i = 0; i < kTile; i += 4) {
+      const V4 a = row(i), b = row(i + 1), c = row(i + 2), d = row(i + 3);
+      const V4 ab = __builtin_shuffle(a, b, I4{0, 4, 1, 5}), cd = __builtin_shuffle(c, d, I4{0, 4, 1, 5});
+      const V4 ab2 = __builtin_shuffle(a, b, I4{2, 6, 3, 7}), cd2 = __builtin_shuffle(c, d, I4{2, 6, 3, 7});
+      const V4 columns[4] = {
+          __builtin_shuffle(ab, cd, I4{0, 1, 4, 5}), __builtin_shuffle(ab, cd, I4{2, 3, 6, 7}),
+          __builtin_shuffle(ab2, cd2, I4{0, 1, 4, 5}), __builtin_shuffle(ab2, cd2, I4{2, 3, 6, 7})};
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < 4; ++k) {
+        if (k < p.head_channels) *reinterpret_cast<V4*>(image + k * area + i) += columns[k];
+      }
+    }
+  }
+
   // Adds the heads of tiles [begin, end) to the images.
   void add_to_images(int64_t begin, int64_t end, const float* heads) const {
     float* image = static_cast<float*>(p.image);
     const int64_t area = p.in_h * p.in_w;
     for (int64_t tile = begin; tile < end; ++tile, heads += kTile * kStyledHeadChannels) {
       Place at = place_of(tile);
+      if (plan.row_tiles && p.head_channels <= 4) {
+        add_few(image + at.n * p.head_channels * area + at.y * p.in_w + at.x, area, heads);
+        continue;
+      }
       for (int64_t i = 0; i < kTile && at.n < p.n; ++i) {
         if (at.x < p.in_w && at.y < p.in_h) {
           float* pixel = image + at.n * p.head_channels * area + at.y * p.in_w + at.x;
@@ -272,7 +295,9 @@ struct PlainLayer : Layer<Products> {
     }
   }
 
-  void run() const {
+  // `self` is this layer, as the class whose range() does the work.
+  template <class Self>
+  void run(const Self& self) const {
     const bool has_heads = p.heads != nullptr;
     if (has_heads && plan.row_tiles) pack_heads();
     image_pass(p, plan.workers, false);
@@ -285,11 +310,11 @@ struct PlainLayer : Layer<Products> {
     this->share((plan.tiles + 1) / 2,
                 [&](int worker, int64_t begin, int64_t end, int64_t first_group, int64_t last_group) {
                   if (p.y != nullptr && has_heads) {
-                    range<true, true>(worker, begin, end, first_group, last_group);
+                    self.template range<true, true>(worker, begin, end, first_group, last_group);
                   } else if (p.y != nullptr) {
-                    range<true, false>(worker, begin, end, first_group, last_group);
+                    self.template range<true, false>(worker, begin, end, first_group, last_group);
                   } else {
-                    range<false, true>(worker, begin, end, first_group, last_group);
+                    self.template range<false, true>(worker, begin, end, first_group, last_group);
                   }
                 });
     if (has_heads && plan.split_groups) {

@@ -28,6 +28,7 @@ inline int styled_phase_taps(int up, int first) {
 
 struct StyledConvPlan {
   static constexpr int64_t kCacheBytes = 512 << 10;  // activations or rows that are worked on at a time
+  static constexpr int64_t kMostSplitPairs = 32;     // whose sums wait in the L2 cache
   int workers;
   int64_t row_tiles = 0;  // up = 1: tiles of a row where rows are whole tiles, else 0: tiles run on over rows
   int64_t tiles = 0;      // of 16 positions
@@ -35,6 +36,7 @@ struct StyledConvPlan {
   int64_t chunk_rows = 0, double_row = 0, rows_floats = 0;  // up = 2
   bool split_groups = false;                   // threads share the output channels instead of the positions
   int ahead_lines = 0;                         // of the next group's weights that are fetched in each step
+  bool splits = false;                         // up = 1: one block of input channels after another
   bool groups_inside = false;                  // up = 2: all output channels of a chunk of rows
   int64_t shared_bytes = 0, worker_bytes = 0;  // of the workspace
   int64_t sums_bytes = 0, values_bytes = 0;
@@ -52,10 +54,17 @@ struct StyledConvPlan {
       tiles = row_tiles ? p.n * p.in_h * row_tiles : (p.n * (p.in_h + 1) * (p.in_w + 1) + 15) / 16;
       chunk_pairs = larger_of(1, chunk / (in * size * 32));
       chunk_pairs = smaller_of(chunk_pairs, (tiles + 1) / 2);
-      sums_bytes = 2 * 32 * kStyledChannels * 4;
+      // Float32 has its own AMX products (three parts a number), or none.
+      splits = p.dtype == DType::kBF16 && row_tiles > 0 && in > kStyledChannels;
+      if (splits) {
+        const int64_t row = larger_of(row_tiles / 2, 1);
+        chunk_pairs = smaller_of(chunk_pairs, kMostSplitPairs);
+        if (chunk_pairs > row) chunk_pairs = chunk_pairs / row * row;
+      }
+      sums_bytes = 2 * 32 * kStyledChannels * 4 * (splits ? chunk_pairs : 1);
       values_bytes = 2 * 32 * kStyledChannels * size;
       shared_bytes = p.heads ? p.n * out * kStyledHeadChannels * size : 0;
-      const int64_t head_pairs = split_groups ? (tiles + 1) / 2 : chunk_pairs;
+      const int64_t head_pairs = split_groups ? (tiles + 1) / 2 : splits ? 2 * chunk_pairs : chunk_pairs;
       worker_bytes = sums_bytes + values_bytes + (p.heads ? head_pairs * 32 * kStyledHeadChannels * 4 : 0);
     } else {
       const int64_t row = p.in_w + 1;
