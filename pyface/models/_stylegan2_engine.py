@@ -9,7 +9,9 @@ computed for all layers in one call.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,6 +35,8 @@ from pyface.ops.styled_conv import (
     Blocked,
     block_activations,
     engine_dtype,
+    is_kept,
+    kept_plans,
     layer_styles,
     memory,
     packed_weights,
@@ -100,10 +104,11 @@ def synthesize(
     with torch.no_grad():
         ws = ws.float().contiguous()
         image = torch.empty(len(ws), sum(spectra.values()), *network.sizes[-1])
+        known_now, const = last_known(network), network.blocks()[0].const
         for first in range(0, len(ws), MOST_SAMPLES):
             last = min(first + MOST_SAMPLES, len(ws))
-            batch = _Batch(last_known(network), ws[first:last], noise, first, dtype)
-            batch.run(network.blocks()[0].const, image[first:last])
+            own = [_noise(x, noise[x.block].get(x.name), first, last - first) for x in known_now.layers]
+            _run(known_now, ws[first:last], own, const, image[first:last], dtype)
     return dict(zip(spectra, image.split(list(spectra.values()), 1), strict=True))
 
 
@@ -111,8 +116,8 @@ class _Layer(NamedTuple):
     """One convolution with all that it needs for a batch; addresses of float32 numbers, channels padded."""
 
     known: KnownLayer
-    weight: Tensor
-    noise: Tensor | None
+    weight: int
+    noise: _NoiseKind
     choice: Choice
     styles: int
     demod: int
@@ -121,47 +126,114 @@ class _Layer(NamedTuple):
     head_bias: int
 
 
-class _Batch:
-    """At most `MOST_SAMPLES` images on their way through all layers."""
+class _NoiseKind(NamedTuple):
+    """Whether a layer gets noise, and an own one for every image."""
+
+    given: bool
+    own: bool
+
+
+_MOST_PLANS = 8  # that a thread keeps
+
+
+def _run(
+    network: Known,
+    ws: Tensor,
+    noise: Sequence[Tensor | None],
+    const: Tensor,
+    image: Tensor,
+    dtype: torch.dtype,
+) -> None:
+    """At most `MOST_SAMPLES` images from `const` to `image` [n, C, H, W]; noise of each layer, dense."""
+    layers = network.layers
+    with network.lock:  # packed weights are shared by threads
+        kept = [layer.weight for layer in layers]
+        packed = packed_weights([layer.conv.weight for layer in layers], kept, dtype)
+        squares = [layer.weight.squares for layer in layers]
+    kinds = tuple(_NoiseKind(x is not None, x is not None and x.ndim == 4 and len(x) > 1) for x in noise)
+    choices = tuple(layer.choice(dtype) for layer in layers)
+    addresses = tuple(x.data_ptr() for tensors in (network.now, packed, squares) for x in tensors)
+    key = (id(network), len(ws), dtype, kinds, choices, addresses)
+    plans = kept_plans()
+    plan: _Plan | None = plans.get(key)
+    if plan is None or plan.network() is not network:
+        plan = _Planner(network, len(ws), dtype, packed, kinds, choices).plan(squares)
+        if is_kept(plan.held):  # memory that had to grow on the way is not this thread's any more
+            if len(plans) >= _MOST_PLANS:
+                plans.clear()
+            plans[key] = plan
+    layer_styles(plan.styles, ws)
+    block_activations(const, plan.start_styles, plan.start, dtype)
+    styled_convs(plan.rows_for(noise, image), ws)
+
+
+@dataclass
+class _Plan:
+    """What layers read, but for noise and the last image; a function of addresses alone: `_run` has them."""
+
+    network: weakref.ref[Known]
+    styles: NDArray[np.void]
+    rows: NDArray[np.void]
+    places: list[tuple[int, int]]  # layer and first sample of each row
+    start: Blocked
+    start_styles: int
+    noise_steps: list[int]  # bytes from one image's noise to the next one's
+    image_step: int
+    held: list[Tensor]
+
+    def rows_for(self, noise: Sequence[Tensor | None], image: Tensor) -> NDArray[np.void]:
+        """The rows of all layers."""
+        first, steps = [0 if x is None else x.data_ptr() for x in noise], self.noise_steps
+        self.rows["noise"] = [first[layer] + sample * steps[layer] for layer, sample in self.places]
+        images, last = self.rows["image"], len(noise) - 1
+        for row, (layer, sample) in enumerate(self.places):
+            if layer == last:
+                images[row] = image.data_ptr() + sample * self.image_step
+        return self.rows
+
+
+class _Planner:
+    """Lays out at most `MOST_SAMPLES` images on their way through all layers."""
 
     def __init__(
         self,
         network: Known,
-        ws: Tensor,
-        noise: Sequence[Mapping[str, Tensor | None]],
-        start: int,
+        n: int,
         dtype: torch.dtype,
+        packed: Sequence[Tensor],
+        kinds: Sequence[_NoiseKind],
+        choices: Sequence[Choice],
     ) -> None:
-        self.n, self.dtype, self.ws = len(ws), dtype, ws
+        self.network, self.n, self.dtype = network, n, dtype
         layers = network.layers
-        with network.lock:  # packed weights are shared by threads
-            kept = [layer.weight for layer in layers]
-            packed = packed_weights([layer.conv.weight for layer in layers], kept, dtype)
-            squares = [layer.weight.squares for layer in layers]
-        rooms, size = _rooms(layers, self.n)
-        base = memory("styles", size).data_ptr()
+        rooms, size = _rooms(layers, n)
+        styles = memory("styles", size)
+        self.held = [styles]  # memory that rows point to: a later request may have taken its place
         self.layers = [
-            _Layer(
-                layer,
-                weight,
-                _noise(layer, noise[layer.block].get(layer.name), start, self.n),
-                layer.choice(dtype),
-                *(base + offset for offset in room),
-            )
-            for layer, weight, room in zip(layers, packed, rooms, strict=True)
+            _Layer(layer, weight.data_ptr(), kind, choice, *(styles.data_ptr() + offset for offset in room))
+            for layer, weight, kind, choice, room in zip(layers, packed, kinds, choices, rooms, strict=True)
         ]
         # The first layer that images take one by one.
         self.split = next((i for i, layer in enumerate(self.layers) if not _together(layer)), len(layers))
-        self.styles = _style_rows(self.layers, squares)
-        self.rows: list[tuple[float, ...]] = []
-        self.held: list[Tensor] = []  # memory that rows point to: a later request may have taken its place
+        self.places: list[tuple[int, int]] = []
 
-    def run(self, const: Tensor, image: Tensor) -> None:
-        """From `const` to `image` [n, C, H, W]."""
-        split = self.split
-        first = self.layers[0]
+    def plan(self, squares: Sequence[Tensor]) -> _Plan:
+        """The plan of all layers."""
+        first, last = self.layers[0], self.layers[-1]
         start = Blocked.new("low 1", self.dtype, self.n, first.known.in_channels, first.known.conv.size)
-        x, below = self._part(0, split, 0, start, 0, image)
+        self.held.append(start.data)
+        rows = np.array(self._rows(start), dtype=STYLED_CONV)
+        sizes = [_FLOAT * math.prod(layer.known.conv.size) for layer in self.layers]
+        steps = [size if layer.noise.own else 0 for size, layer in zip(sizes, self.layers, strict=True)]
+        return _Plan(
+            weakref.ref(self.network), _style_rows(self.layers, squares), rows, self.places, start,
+            first.styles, steps, sizes[-1] * last.known.head_channels, self.held,
+        )  # fmt: skip
+
+    def _rows(self, start: Blocked) -> list[tuple[float, ...]]:
+        rows: list[tuple[float, ...]] = []
+        split = self.split
+        x, below = self._part(rows, 0, split, 0, start, 0)
         if split < len(self.layers):
             # Of an image below; the last layer before the split need not be one with heads.
             heads = next((layer for layer in reversed(self.layers[:split]) if layer.known.heads), None)
@@ -170,18 +242,16 @@ class _Batch:
             )
             for i in range(self.n):
                 one = Blocked(x.data, x.channels, x.height, x.width, self.n, i, 1)
-                self._part(split, len(self.layers), i, one, below and below + i * stride, image[i : i + 1])
-        layer_styles(self.styles, self.ws)
-        block_activations(const, first.styles, start, self.dtype)
-        styled_convs(np.array(self.rows, dtype=STYLED_CONV), self.ws)
+                self._part(rows, split, len(self.layers), i, one, below and below + i * stride)
+        return rows
 
     def _part(
-        self, begin: int, end: int, sample: int, x: Blocked, below: int, last: Tensor
+        self, rows: list[tuple[float, ...]], begin: int, end: int, sample: int, x: Blocked, below: int
     ) -> tuple[Blocked, int]:
         """Adds the rows of layers [begin, end) for x.n images from `sample` on.
 
-        Gives where their features will be, and the address of the image of their heads or 0. The image of
-        the network's last layer goes to `last`.
+        Gives where their features will be, and the address of the image of their heads or 0; that of the
+        network's last layer is not known yet.
         """
         kind = "low" if begin < end <= self.split else "high"
         for index in range(begin, end):
@@ -193,12 +263,13 @@ class _Batch:
                 to = Blocked.new(f"{kind} {index % 2}", self.dtype, x.n, channels, size)
                 self.held.append(to.data)
             image = 0
-            if layer.known.heads:
+            if layer.known.heads and following is not None:
                 bytes_needed = x.n * layer.known.head_channels * size[0] * size[1] * _FLOAT
-                kept = last if following is None else memory(f"{kind} image {index % 4}", bytes_needed)
+                kept = memory(f"{kind} image {index % 4}", bytes_needed)
                 self.held.append(kept)
                 image = kept.data_ptr()
-            self.rows.append(self._row(layer, following, sample, x, to, below, image))
+            rows.append(self._row(layer, following, sample, x, to, below, image))
+            self.places.append((index, sample))
             below = image or below
             x = to or x
         return x, below
@@ -216,22 +287,19 @@ class _Batch:
         """What `STYLED_CONV` names, for x.n images from `sample` on."""
         conv, channels = layer.known.conv, layer.known.out_channels
         out = _FLOAT * padded(channels)
-        noise, strength, own_noise = 0, 0, False
-        if layer.noise is not None:
-            own_noise = layer.noise.ndim == 4 and layer.noise.shape[0] > 1
-            noise = layer.noise.data_ptr() + (
-                sample * _FLOAT * conv.size[0] * conv.size[1] if own_noise else 0
-            )
-            strength = conv.noise_strength.data_ptr()
+        strength = conv.noise_strength.data_ptr() if layer.noise.given else 0
         y, y_batch, y_first = (0, 0, 0) if to is None else (to.data.data_ptr(), to.batch, to.first)
         count = layer.known.head_channels
-        heads = (layer.heads + sample * count * out, layer.head_bias, below) if image else (0, 0, 0)
+        heads = (
+            (layer.heads + sample * count * out, layer.head_bias, below) if layer.known.heads else (0, 0, 0)
+        )
         return (
-            x.data.data_ptr(), layer.weight.data_ptr(), layer.demod + sample * out, noise, strength,
+            x.data.data_ptr(), layer.weight, layer.demod + sample * out, 0, strength,
             layer.bias, 0 if following is None else following.styles + sample * out, y, *heads, image, 0,
             x.n, x.batch, x.first, y_batch, y_first, x.channels, channels, x.height, x.width, count,
             _LRELU_SLOPE, _GAIN, -1.0 if conv.conv_clamp is None else conv.conv_clamp,
-            layer.choice.chunk_bytes, 0, DTYPES[self.dtype], conv.up, own_noise, layer.choice.groups_inside,
+            layer.choice.chunk_bytes, 0, DTYPES[self.dtype], conv.up, layer.noise.own,
+            layer.choice.groups_inside,
         )  # fmt: skip
 
 

@@ -53,13 +53,14 @@ class Known:
         self.shapes = [p.shape for p in _parameters(self.modules)]
         self.sound = all(type(module) in _KINDS for module in self.modules) and _has_expected_shapes(network)
         self.layers = list(_layers(network)) if self.sound else []
+        self.now: list[nn.Parameter] = []  # what `parameters` found last
 
     def parameters(self, network: SynthesisNetwork) -> list[nn.Parameter] | None:
         """All parameters as they are now; None where modules or shapes are not those that were seen."""
         now = list(_children(network, self.modules))
         if len(now) != len(self.children) or not all(map(is_, now, self.children)):
             return None
-        found = list(_parameters(self.modules))
+        self.now = found = list(_parameters(self.modules))
         return found if [p.shape for p in found] == self.shapes else None
 
     def is_plain(self, backends: tuple[str, ...] = ("auto", "cpu")) -> bool:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ __all__ = [
     "block_activations",
     "engine_dtype",
     "engine_isa",
+    "is_kept",
+    "kept_plans",
     "layer_styles",
     "memory",
     "number_bytes",
@@ -129,13 +132,28 @@ def memory(name: str, size: int) -> Tensor:
     found = held.get(name)
     if found is None or found.numel() < size:
         held.pop(name, None)
+        kept_plans().clear()
         found = held[name] = _pages(size)
     return found
+
+
+def is_kept(tensors: Iterable[Tensor]) -> bool:
+    """Whether all of `tensors` are memory that this thread still has by the name under which it got it."""
+    held: dict[str, Tensor] = _arena.__dict__.get("held", {})
+    known = set(map(id, held.values()))
+    return all(id(tensor) in known for tensor in tensors)
+
+
+def kept_plans() -> dict[Hashable, Any]:
+    """What this thread keeps from call to call beside its `memory`, emptied when any of that changes."""
+    plans: dict[Hashable, Any] = _arena.__dict__.setdefault("plans", {})
+    return plans
 
 
 def release_memory() -> None:
     """Free the memory that fused layers keep for this thread from call to call."""
     _arena.__dict__.pop("held", None)
+    _arena.__dict__.pop("plans", None)
 
 
 def _pages(size: int) -> Tensor:

@@ -218,6 +218,25 @@ def test_memory_can_be_released() -> None:
     assert torch.equal(network.synthesis(ws, noise_mode="const"), before)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kept_plans_follow_every_call(precision: str) -> None:
+    """Batches, kinds of noise and networks take turns; each image is that of a thread that begins anew."""
+    networks = [random_generator(32, seed=seed) for seed in range(2)]
+    noise = [torch.randn(1, 1, *size) for size in networks[0].synthesis.noise_shapes().values()]
+    options = ({"noise_mode": "const"}, {"noise_mode": "none"}, {"noise_mode": "given", "noise": noise})
+
+    def image(turn: int) -> Tensor:
+        network, ws = networks[turn % 2], torch.empty(1 + turn % 3, networks[0].num_ws, networks[0].w_dim)
+        torch.manual_seed(turn)
+        with torch.no_grad():
+            return joined(network.synthesis(ws.normal_(), precision=precision, **options[turn // 6]))
+
+    kept = [image(turn) for _ in range(2) for turn in range(18)][18:]
+    for turn, wanted in enumerate(kept):
+        styled_conv.release_memory()
+        assert torch.equal(image(turn), wanted)
+
+
 def test_float32_keeps_all_bits_of_numbers() -> None:
     """On AMX a number is three of bfloat16; every one of them has to count."""
     network = random_generator(16, channel_base=512, channel_max=32)
