@@ -107,7 +107,7 @@ def _balance_lines(balance: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         yield f"  {'column':<{width}}  {'value':>14}  {'pictures':>16}  {'people':>16}"
     for name, shares in varied.items():
         heading = name
-        yes_or_no = {share["value"] for share in shares} <= {False, True, None}
+        yes_or_no = all(share["value"] in (False, True, None) for share in shares)  # bins are lists
         for share in _there(shares):
             if yes_or_no and share["value"] is not None and not share["value"]:
                 continue  # the others, which go without saying

@@ -23,6 +23,7 @@ from torch import nn
 from pyface import __version__
 from pyface.errors import ExportError, MissingExtraError, ShapeError, ValueRangeError
 from pyface.export.artefact import Artefact, open_artefact, sha256_of_network
+from pyface.export.engine_runners import TensorRtRunner
 from pyface.export.gates import Agreement, Gate, compare, gate_of, scale_of
 from pyface.export.runners import RUNTIMES, Runner, absence, default_runtime, obstacle, open_runner
 from pyface.export.spec import EngineSpec
@@ -153,7 +154,8 @@ def certify(
     generators get normal numbers. Larger batches than an artefact takes go through it in parts.
 
     Args:
-        artefact: a file, run by every runtime for CPUs that is installed and can run it; or a runner.
+        artefact: a file, run by every runtime that is installed and can run it; or a runner, such as
+            `pyface.export.engine_runners.EngineRunner` of an engine.
         network: the network that it was made of; it is not changed.
         spec: what the artefact is; None takes the artefact's own.
         runtimes: keys of `pyface.export.runners.RUNTIMES` to run a file by, all of which must be able to.
@@ -169,22 +171,16 @@ def certify(
         ExportError: a runtime fails, or the network's own numbers are not finite.
         ValueRangeError: no seeds, or batches below 1.
     """
-    if not seeds or not batches or min(batches) < 1:
-        raise ValueRangeError(
-            f"seeds and batches must not be empty, batches 1 or more; got {seeds}, {batches}"
-        )
+    _check_draws(seeds, batches)
     described = artefact.spec if spec is None else spec
     identity = _identity(embedder, frame) if described.part != "mapping" else None
     certifier = _Certifier(network, described, seeds, batches, identity)
     left_out: dict[str, str] = {}
-    results = []
     if isinstance(artefact, Artefact):
         chosen, left_out = _runtimes(described, runtimes)
-        for name in chosen:
-            with open_runner(artefact, runtime=name, threads=threads) as runner:
-                results.append(certifier.run(runner))
+        results = [_of_file(certifier, artefact, name, threads) for name in chosen]
     else:
-        results.append(certifier.run(artefact))
+        results = [certifier.run(artefact)]
     drifts = [m.identity_drift for result in results for m in result.measurements]
     used = certifier.identity if any(drift is not None for drift in drifts) else None
     return Certificate(
@@ -290,6 +286,25 @@ class _Certifier:
                 yield Measurement(rows, psi, name, agreement, drift)
 
 
+def _check_draws(seeds: Sequence[int], batches: Sequence[int]) -> None:
+    if not seeds or not batches or min(batches) < 1:
+        raise ValueRangeError(
+            f"seeds and batches must not be empty, batches 1 or more; got {seeds}, {batches}"
+        )
+
+
+def _of_file(certifier: _Certifier, artefact: Artefact, runtime: str, threads: int | None) -> RuntimeResult:
+    runner: Runner
+    if runtime in RUNTIMES:
+        runner = open_runner(artefact, runtime=runtime, threads=threads)
+    else:
+        runner = TensorRtRunner(artefact)
+    try:
+        return certifier.run(runner)
+    finally:
+        runner.close()
+
+
 def _identity(embedder: Embedder | str | None, frame: str) -> IdentityDrift | None:
     if embedder is None:
         return None
@@ -297,16 +312,17 @@ def _identity(embedder: Embedder | str | None, frame: str) -> IdentityDrift | No
 
 
 def _runtimes(spec: EngineSpec, wanted: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
-    """(runtimes for CPUs that will run it, the others with the reason)."""
+    """(runtimes that will run it, the others with the reason)."""
     if wanted is not None:
+        if unknown := [name for name in wanted if name not in RUNTIMES]:
+            raise ValueRangeError(f"runtime must be one of {', '.join(RUNTIMES)}; got {', '.join(unknown)}")
         return list(wanted), {}
+    if spec.format.startswith("tensorrt"):
+        return [spec.format], {}
     reasons = {name: obstacle(spec, name) or absence(name) for name in RUNTIMES}
     chosen = [name for name, reason in reasons.items() if reason is None]
     if not chosen:
-        open_reason = reasons[default_runtime(spec)]
-        if obstacle(spec, default_runtime(spec)):
-            raise ExportError(f"no runtime for CPUs can run it: {open_reason}")
-        raise MissingExtraError(f"a certificate needs a runtime: {open_reason}")
+        raise MissingExtraError(f"a certificate needs a runtime: {reasons[default_runtime(spec)]}")
     return chosen, {name: reason for name, reason in reasons.items() if reason is not None}
 
 

@@ -108,3 +108,15 @@ def test_options_are_read_as_what_they_are(tmp_path):
     assert told["labels"] == ["AU12_present", "AU25_present"]
     assert told["pictures"] == 2  # "no" is not read as a word that is true
     assert json.loads(run(f"ckplus:frames=all,verify=yes:{root}", "--json").output)["pictures"] == 1
+
+
+def test_columns_of_many_numbers_are_told_in_bins(tmp_path):
+    lines = []
+    for i in range(20):
+        write_image(tmp_path / f"{i:02d}.png", np.full((4, 4, 3), i, np.uint8), sync=False)
+        lines.append(json.dumps({"file": f"{i:02d}.png", "identity": i, "conditions": {"smile": i / 19}}))
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines))
+    result = run(tmp_path)
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.output.splitlines() if line.split()[:1] == ["smile"]]
+    assert line.split()[1:4] == ["0", "to", "0.2"]

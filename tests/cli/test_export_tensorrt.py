@@ -29,7 +29,7 @@ def test_engine_of_a_checkpoint_and_of_its_graph(network, tmp_path):
     spec = open_artefact(out).spec
     assert spec.uint8
     assert spec.profile == (1, 2, 4)
-    result = call(graph, tmp_path / "again.engine", "--cc", "89")
+    result = call(graph, tmp_path / "again.engine", "--cc", "89", "--profile", "2,2,2")
     assert result.exit_code == 0, result.output
     assert open_artefact(tmp_path / "again.engine").spec.precision == "fp16"
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import nn
 from pyface.errors import ExportError, MissingExtraError, ValueRangeError
 from pyface.export import parity
 from pyface.export.artefact import Artefact, sha256_of_network
+from pyface.export.engine import available_engines, open_engine
+from pyface.export.engine_runners import EngineRunner
 from pyface.export.generator_form import GeneratorForm
 from pyface.export.parity import Certificate, certify, verify_artefact
 from pyface.export.runners import RUNTIMES, absence
@@ -352,9 +355,8 @@ def test_no_runtime(exported: Artefact, small: StyleGAN2Generator, monkeypatch: 
         MissingExtraError, match="a certificate needs a runtime: onnxruntime is not installed"
     ):
         certify(exported, small)
-    engine = dataclasses.replace(exported, spec=dataclasses.replace(exported.spec, format="tensorrt"))
-    with pytest.raises(ExportError, match="made for tensorrt on a GPU"):
-        certify(engine, small)
+    with pytest.raises(ValueRangeError, match="runtime must be one of onnxruntime, openvino; got tflite"):
+        certify(exported, small, runtimes=["tflite"])
 
 
 def test_openvino_keeps_latents_in_float32(small: StyleGAN2Generator, tmp_path: Path) -> None:
@@ -370,3 +372,50 @@ def test_openvino_keeps_latents_in_float32(small: StyleGAN2Generator, tmp_path: 
     form = _certified(small, _runner(small, {"precision": "bf16"}), batches=(8,))
     for found, best in zip(certificate.results[0].measurements, form.results[0].measurements, strict=True):
         assert found.agreement.rmse < 1.7 * best.agreement.rmse
+
+
+def test_engines_are_held_to_the_same_table(demo: StyleGAN2Generator) -> None:
+    for name, precision in (("native", "fp32"), ("native", "bf16"), ("torch", "fp32"), ("torch", "bf16")):
+        if reason := available_engines("cpu")[name]:
+            pytest.skip(f"the {name} engine does not run here: {reason}")
+        with open_engine(demo, name, precision=precision, batch=4, device="cpu") as engine:
+            certificate = certify(EngineRunner(engine), demo, batches=BATCHES)
+        assert certificate.passed, certificate.table()
+        assert certificate.results[0].runtime == name
+        assert certificate.gate.precision == precision
+        assert certificate.weights_sha256 == sha256_of_network(demo)
+
+
+def test_tensorrt_engines_run_on_their_gpu(
+    small: StyleGAN2Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through `load_engine`, whose place a form takes here: tensors of its device in and out."""
+    form = GeneratorForm(small, inputs="ws", uint8=True)
+    spec = dataclasses.replace(
+        _runner(small, {"inputs": "ws", "uint8": True}).spec, format="tensorrt-rtx", profile=(1, 2, 4)
+    )
+    closed: list[bool] = []
+
+    class Loaded:
+        device = SimpleNamespace(device=torch.device("cpu"))
+        library = SimpleNamespace(version="1.7")
+
+        def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            assert len(inputs["ws"]) <= 4
+            with torch.no_grad():
+                return dict(zip(small.spectra, form(inputs["ws"]), strict=True))
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("pyface.export.tensorrt.loading.load_engine", lambda artefact: Loaded())
+    artefact = Artefact(Path("small.engine"), spec, {"small.engine": "0" * 64})
+    certificate = certify(artefact, small, batches=(1, 6))
+    assert certificate.passed, certificate.table()
+    (result,) = certificate.results
+    assert (result.runtime, result.device, dict(result.versions)) == (
+        "tensorrt-rtx",
+        "cuda",
+        {"tensorrt-rtx": "1.7"},
+    )
+    assert closed == [True]

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from pyface import __version__
-from pyface.errors import ExportError, ValueRangeError
+from pyface.errors import DataError, ExportError, ValueRangeError
 from pyface.export.artefact import Artefact, open_artefact, seal, sidecar_path, staged
 from pyface.export.calibration import export_quantized
 from pyface.export.onnx import export_onnx, network_and_hash
@@ -35,6 +35,7 @@ from pyface.export.tensorrt.targets import (
     check_graph,
     check_profile,
     choose_targets,
+    parse_capability,
     present_capability,
 )
 from pyface.io.atomic import atomic_write
@@ -85,45 +86,48 @@ def build_engine(
             else with TensorRT-RTX all of its targets from 8.0 on. TensorRT builds for the GPU present alone.
         rtx: TensorRT-RTX (True) or TensorRT (False); None takes the one that fits, see `find_library`.
         uint8: of a generator's pictures, uint8 [N, H, W, C] (None, True) or float32 [N, C, H, W] (False).
-        inputs: of a generator, "ws" (None), or "z" to have the mapping in the engine.
-        noise: of a generator, "const", "input" or "none".
+        inputs, noise: of a generator, as for `GeneratorForm`; inputs None means "ws".
         timeout_s: seconds after which the build is ended.
-        timing_cache: file for measurements that TensorRT makes while building; None takes one in the cache
-            folder of pyface. TensorRT-RTX has none.
+        timing_cache: file for measurements of full TensorRT; None takes one in the cache folder of pyface.
         calibration: pictures that set the ranges of int8 and fp8.
         graph: where to keep the ONNX file that the engine is made of; None keeps none. Not for ONNX files.
-        force: build although the graph does not agree with the network; the description says so.
+        force: build although the graph does not agree with the network.
 
     Raises:
+        DataError: the folder of `out` does not exist or cannot be written.
         ValueRangeError: a profile that is not ordered, an unknown word, a calibration or time below 1.
         ExportError: refused before the build (see `pyface.export.tensorrt.targets`), the graph does not agree
             with the network, or the build failed, died or took too long; with the end of what it wrote.
         MissingExtraError: TensorRT, onnx or onnxruntime is missing; names the extra.
     """
-    if timeout_s <= 0 or calibration < 1:
-        raise ValueRangeError(
-            f"timeout_s and calibration must be more than 0; got {timeout_s:g} s and {calibration} pictures"
-        )
-    present = present_capability()
-    library = find_library(rtx, present)
-    sizes = check_profile(profile)
-    given = _onnx_file(source)
-    if given is not None:
-        described, facts = _described(given, precision)
-        targets = choose_targets(library, compute_capabilities, described.spec.precision, present)
-        return build_graph(described, out, library, targets, sizes, facts, timeout_s, timing_cache)
-    wanted = precision_name(precision or "fp16")
-    targets = choose_targets(library, compute_capabilities, wanted, present)
+    _check(out, timeout_s, calibration)
+    sizes, wanted = check_profile(profile), [parse_capability(word) for word in compute_capabilities]
+    library = find_library(rtx, present := present_capability(), wanted)
+    if (given := _onnx_file(source)) is not None:
+        made, facts = _described(given, precision)
+        targets = choose_targets(library, wanted, made.spec.precision, present)
+        return build_graph(made, out, library, targets, sizes, facts, timeout_s, timing_cache)
+    precision = precision_name(precision or "fp16")
+    targets = choose_targets(library, wanted, precision, present)
     with tempfile.TemporaryDirectory(prefix="pyface-graph-") as folder:
         network, digest = network_and_hash(source)
         if isinstance(network, StyleGAN2Generator):
             check_generator(library, targets)
-            uint8, inputs = uint8 is not False, inputs or "ws"
         place = Path(graph or Path(folder) / "graph.onnx")
-        options = {"uint8": bool(uint8), "inputs": inputs, "noise": noise, "force": force}
-        made = _exported(network, place, wanted, calibration, {**options, "weights_sha256": digest})
-        facts = graph_facts(made.path)
-        return build_graph(made, out, library, targets, sizes, facts, timeout_s, timing_cache)
+        options = {"uint8": uint8, "inputs": inputs, "noise": noise, "force": force}
+        made = _exported(network, place, precision, calibration, {**options, "weights_sha256": digest})
+        return build_graph(
+            made, out, library, targets, sizes, graph_facts(made.path), timeout_s, timing_cache
+        )
+
+
+def _check(out: str | os.PathLike[str], timeout_s: float, calibration: int) -> None:
+    if not Path(out).parent.is_dir():
+        raise DataError(f"cannot write {os.fspath(out)}: the folder does not exist; make it first")
+    if timeout_s <= 0 or calibration < 1:
+        raise ValueRangeError(
+            f"timeout_s and calibration must be more than 0; got {timeout_s:g} s and {calibration} pictures"
+        )
 
 
 def build_graph(
@@ -266,6 +270,10 @@ def _of_gpu(library: Library, gpu: str) -> dict[str, str]:
 def _exported(
     network: nn.Module, place: Path, precision: str, calibration: int, options: dict[str, Any]
 ) -> Artefact:
+    """The ONNX artefact of a network; of a generator uint8 pictures of ws, unless asked for otherwise."""
+    if isinstance(network, StyleGAN2Generator):
+        options |= {"uint8": options["uint8"] is not False, "inputs": options["inputs"] or "ws"}
+    options["uint8"] = bool(options["uint8"])
     if precision in ("int8", "fp8"):
         return export_quantized(network, place, precision=precision, calibration=calibration, **options)
     return export_onnx(network, place, precision=precision, **options)

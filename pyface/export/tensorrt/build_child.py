@@ -12,7 +12,10 @@ Reads neither torch nor anything else that takes long to import.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -21,9 +24,10 @@ from typing import Any
 
 from pyface.export.tensorrt.library import Library, import_library
 
-__all__ = ["build", "main"]
+__all__ = ["build", "end_with_parent", "main", "make_log"]
 
 _KEPT = 20  # messages of each kind
+_PR_SET_PDEATHSIG = 1
 
 
 def build(job: Mapping[str, Any], library: Library) -> dict[str, Any]:
@@ -111,8 +115,15 @@ def _timing_cache(config: Any, path: str | None) -> Any:
     return None
 
 
+def end_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends, however that happens (Linux)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def main(job_file: str) -> None:
     """Do the job in this file."""
+    end_with_parent()
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
     report = build(job, import_library(job["flavour"]))
     Path(job["report"]).write_text(json.dumps(report), encoding="utf-8")

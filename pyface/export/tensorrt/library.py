@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,13 +100,16 @@ def import_library(flavour: str) -> Library:
         ) from error
 
 
-def find_library(rtx: bool | None = None, present: int | None = None) -> Library:
+def find_library(
+    rtx: bool | None = None, present: int | None = None, wanted: Collection[int] = ()
+) -> Library:
     """The library to build with.
 
     Args:
         rtx: TensorRT-RTX (True) or TensorRT (False). None takes TensorRT-RTX, whose engines are built without
-            a GPU, except where the GPU that is present is none of its targets and TensorRT is installed.
+            a GPU, except where a GPU that the engine is for is none of its targets and TensorRT is installed.
         present: compute capability of the GPU in this machine, such as 89; None where there is none.
+        wanted: compute capabilities to build for; none means the GPU present.
 
     Raises:
         MissingExtraError: it is not installed, or neither is; names the extra.
@@ -121,7 +124,6 @@ def find_library(rtx: bool | None = None, present: int | None = None) -> Library
             reasons.append(str(error))
     if not found:
         raise MissingExtraError(f"neither TensorRT-RTX nor TensorRT is here. {' '.join(reasons)}")
-    fits = [
-        library for library in found if present is None or not library.targets or present in library.targets
-    ]
+    needed = set(wanted) or ({present} if present is not None else set())
+    fits = [library for library in found if not library.targets or needed <= set(library.targets)]
     return (fits or found)[0]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyface.errors import ExportError, ValueRangeError
+from pyface.errors import DataError, ExportError, ValueRangeError
 from pyface.export.artefact import open_artefact
 from pyface.export.tensorrt import build as building
 from pyface.export.tensorrt import build_engine
@@ -166,14 +167,47 @@ def test_processes_of_a_child_end_with_it(tmp_path):
     )
     with pytest.raises(ExportError, match="not built within 2 s"):
         run_child({"flavour": "tensorrt-rtx"}, 2, script=script)
-    pid = int(note.read_text())
+    assert gone(int(note.read_text()))
+
+
+def gone(pid):
+    """Whether a process has ended within 5 s."""
+    state = Path(f"/proc/{pid}/stat")
     for _ in range(50):
-        state = Path(f"/proc/{pid}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+        try:
+            if state.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
-    pytest.fail("it still ran")
+    return False
+
+
+def test_a_build_ends_with_the_process_that_waits_for_it():
+    child = (
+        "import os, time; from pyface.export.tensorrt.build_child import end_with_parent; end_with_parent(); "
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", parent],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    ) as process:
+        pid = int(process.stdout.readline())
+        process.kill()
+    assert gone(pid)
+
+
+def test_a_build_tells_what_it_did(tensorrt_double, tiny_graph, tmp_path):
+    tensorrt_double("11")
+    job = {"flavour": "tensorrt", "onnx": str(tiny_graph()), "out": str(tmp_path / "a.engine")}
+    done = run_child({**job, "profile": None, "capabilities": [90], "timing_cache": None}, 30)
+    assert done.layers == 1
+    assert done.seconds >= 0
+    assert done.warnings == ("this is a double",)
 
 
 def test_a_parser_that_ends_its_process_does_not_end_this_one(installed, tiny_graph, tmp_path):
@@ -289,12 +323,22 @@ def test_options_out_of_range_are_refused(installed, tiny_graph, tmp_path):
         build_engine(graph, out, precision="fp16")
     with pytest.raises(ExportError, match="needs a profile"):
         build_engine(graph, out, profile=None)
+    with pytest.raises(DataError, match="the folder does not exist; make it first"):
+        build_engine(graph, tmp_path / "nowhere" / "a.engine")
 
 
-def test_building_imports_no_torch(installed):
-    import subprocess
-
-    code = "import sys, pyface.export.tensorrt.build_child; print('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("pyface.export.tensorrt.build_child", ("torch", "onnx", "numpy", "tensorrt", "tensorrt_rtx")),
+        (
+            "pyface.export.tensorrt.build, pyface.export.tensorrt.loading, pyface.cli.export_tensorrt",
+            ("onnx", "onnxscript", "onnxruntime", "openvino", "ml_dtypes", "tensorrt", "tensorrt_rtx"),
+        ),
+    ],
+)
+def test_importing_brings_no_runtime(modules, absent):
+    code = f"import sys, {modules}; print([name for name in {absent!r} if name in sys.modules])"
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
@@ -303,4 +347,4 @@ def test_building_imports_no_torch(installed):
         check=True,
         env={**os.environ, "PYTHONPATH": paths},
     )
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ from pyface.export.calibration import calibration_feeds, export_quantized
 from pyface.export.generator_form import GeneratorForm
 from pyface.export.spec import EngineSpec
 from pyface.export.tensorrt import build_engine
-from pyface.models import ARCHITECTURES, create
+from pyface.models import ARCHITECTURES
 
 pytest.importorskip("onnxscript", reason='needs the extra "export"')
 pytest.importorskip("onnxruntime", reason='needs the extra "export"')
@@ -65,7 +65,8 @@ def test_targets_are_refused_before_anything_is_exported(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("precision", ["int8", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_other_precisions_are_built(installed, small_network, tmp_path, precision):
     graph = tmp_path / "net.onnx"
     built = build_engine(
@@ -82,9 +83,13 @@ def test_other_precisions_are_built(installed, small_network, tmp_path, precisio
     assert again.spec.weights_sha256 == built.spec.weights_sha256
 
 
+@pytest.mark.slow
 def test_networks_that_are_no_generators_are_built_too(installed, small_network, tmp_path):
     built = build_engine(small_network("face-recognition"), tmp_path / "a.engine", precision="fp16")
     assert built.spec.architecture == "face-recognition"
+
+
+def test_options_of_generators_are_refused_for_others(installed, small_network, tmp_path):
     with pytest.raises(ExportError, match="int8 is for generators"):
         build_engine(small_network("face-recognition"), tmp_path / "b.engine", precision="int8")
     with pytest.raises(ExportError, match="has no uint8"):
@@ -116,11 +121,16 @@ def test_options_of_quantised_graphs_are_checked(small_network, tmp_path):
 
 
 def test_demo_quantised_to_int8_is_as_near_as_measured(tmp_path):
-    """Measured with onnxruntime: 41.3 dB in the worst batch, with ranges of 64 pictures."""
-    made = export_quantized("demo", tmp_path / "demo.onnx", base="fp32", inputs="ws", calibration=32)
+    """Measured with onnxruntime: 43.1 dB in the worst batch, with ranges of 64 pictures."""
+    made = export_quantized("demo", tmp_path / "demo.onnx", inputs="ws", calibration=32)
     assert made.parity is not None
     found = next(result for result in made.parity["results"] if result["runtime"] == "onnxruntime")
-    assert min(m["agreement"]["psnr"] for m in found["measurements"]) > 39
+    assert min(m["agreement"]["psnr"] for m in found["measurements"]) > 41
     assert max(m["identity_drift"] for m in found["measurements"]) < 0.01
-    smaller = create("stylegan2-generator", resolution=16, channel_base=256)
-    assert made.spec.weights_sha256 != sha256_of_network(smaller)
+    assert made.spec.opset == 21
+    assert made.spec.calibration_sha256
+    pytest.importorskip("tensorrt_rtx", reason='needs the extra "tensorrt-rtx"')
+    built = build_engine(made.path, tmp_path / "demo.engine", compute_capabilities=(80, 89))
+    assert built.spec.precision == "int8"
+    assert built.spec.onnx_sha256 == made.sha256
+    assert built.spec.calibration_sha256 == made.spec.calibration_sha256

@@ -199,6 +199,8 @@ def test_the_library_that_fits_is_found(tensorrt_double):
     assert find_library().flavour == "tensorrt-rtx"
     assert find_library(present=89).flavour == "tensorrt-rtx"
     assert find_library(present=90).flavour == "tensorrt"
+    assert find_library(present=90, wanted=(89,)).flavour == "tensorrt-rtx"
+    assert find_library(present=89, wanted=(89, 90)).flavour == "tensorrt"
     assert find_library(False).flavour == "tensorrt"
     assert find_library(True, present=90).flavour == "tensorrt-rtx"
 
