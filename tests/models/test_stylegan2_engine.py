@@ -222,7 +222,7 @@ def test_memory_can_be_released() -> None:
 def test_kept_plans_follow_every_call(precision: str) -> None:
     """Batches, kinds of noise and networks take turns; each image is that of a thread that begins anew."""
     networks = [random_generator(32, seed=seed) for seed in range(2)]
-    noise = [torch.randn(1, 1, *size) for size in networks[0].synthesis.noise_shapes().values()]
+    noise = [torch.randn(*size) for size in networks[0].synthesis.noise_shapes().values()]
     options = ({"noise_mode": "const"}, {"noise_mode": "none"}, {"noise_mode": "given", "noise": noise})
 
     def image(turn: int) -> Tensor:
