@@ -102,6 +102,7 @@ class EngineWork:
         """The engine. Raises ImportError or a PyfaceError where it cannot run."""
         from pyface.export import open_engine
 
+        require(engine, Settings(dtype, batch, torch.device(device)))
         exported = self.exported(engine, dtype)
         if exported is None:
             return open_engine(self.checkpoint, engine, precision=dtype, batch=batch, device=device)
@@ -220,9 +221,9 @@ def measured_in_process(
     Raises BackendError or ImportError where the engine cannot run, or not in this precision.
     """
     try:
-        exported = work.exported(engine, dtype)
-        if engine != "native":
+        if engine != "native":  # ours has to run: what stops it is a failure
             require(engine, Settings(dtype, batch))
+        exported = work.exported(engine, dtype)
     except PyfaceError as error:
         raise BackendError(str(error)) from error
     task = {

@@ -146,7 +146,7 @@ def test_the_description_is_plain_and_complete(engine, network):
     assert described["precision"] == engine.precision
     assert described["batch"] == 4
     assert len(described["weights_sha256"]) == 64
-    assert {"pyface", "noise", "device"} <= set(described)
+    assert {"pyface", "noise", "device", "processor", "threads"} <= set(described)
 
 
 def test_bad_input(engine, latents):

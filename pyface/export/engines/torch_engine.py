@@ -34,10 +34,10 @@ class _ModuleEngine(Engine):
 
     def _facts(self) -> dict[str, Any]:
         if self.device.type == "cuda":
-            processor = torch.cuda.get_device_name(self.device)
-        else:
-            processor = self._instructions()
-        return {"torch": torch.__version__, "processor": processor}
+            return {"torch": torch.__version__, "processor": torch.cuda.get_device_name(self.device)}
+        # One thread or several may add up in another order: the last bit of a number depends on it.
+        threads = self.threads or torch.get_num_threads()
+        return {"torch": torch.__version__, "processor": self._instructions(), "threads": threads}
 
     @abc.abstractmethod
     def _instructions(self) -> str:
@@ -58,10 +58,6 @@ class TorchEngine(_ModuleEngine):
 
     def _instructions(self) -> str:
         return str(torch.backends.cpu.get_cpu_capability())
-
-    def _facts(self) -> dict[str, Any]:
-        threads = self.threads or torch.get_num_threads()
-        return super()._facts() | ({"threads": threads} if self.device.type == "cpu" else {})
 
 
 class NativeEngine(_ModuleEngine):
