@@ -114,6 +114,35 @@ def test_every_architecture(
         assert worst(found, wanted) <= 2e-5
 
 
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {"architecture": "resnet", "resample_filter": (1, 2, 1), "spectra": {"vis": 3}},
+    {"architecture": "orig", "activation": "swish", "c_dim": 0, "w_avg_decay": 0.9},
+    {"initial_size": (5, 4), "resolution": (20, 16), "activation": "relu", "conv_clamp": 0.5},
+    {"num_16bit_res": 1, "use_noise": False, "resample_filter": (1, 3, 4, 2, 1, 1, 2, 5)},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("functions", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("changes", CONFIGURATIONS, ids=str)
+def test_every_kind_of_generator(
+    changes: dict[str, Any],
+    precision: str,
+    functions: bool,
+    tmp_path: Path,
+    small_network: Small,
+    inputs_of: Small,
+) -> None:
+    network = small_network("stylegan2-generator", **changes)
+    artefact = export(network, tmp_path / "net.onnx", precision=precision, functions=functions)
+    check(artefact)
+    form = form_of(network)
+    for rows in (1, 5):
+        given = inputs_of(form, rows)
+        assert worst(run(artefact, given), form(*given)) <= (5e-5 if precision == "fp32" else 0.05)
+
+
 def test_artefact_describes_itself(plain: Artefact, generator: Any) -> None:
     found = open_artefact(plain.path)
     assert found == plain
