@@ -16,8 +16,8 @@ import numpy as np
 
 from pyface.cli.export import certificate_line
 from pyface.errors import PyfaceError
-from pyface.export.artefact import Artefact, open_artefact
-from pyface.export.onnx import export_onnx
+from pyface.export import export_onnx, open_artefact
+from pyface.export.artefact import Artefact
 from pyface.export.runners import open_runner
 
 

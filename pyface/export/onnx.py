@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def export_onnx(
         model = graph_of(form, opset, batch=batch, functions=functions)
         save_graph(model, path, external_data)
         spec = describe(module, form, opset=opset, batch=batch, weights_sha256=digest)
-        artefact = seal(path, spec)
+        artefact = seal(path, replace(spec, functions=functions))
         if certify:
             artefact = certified(artefact, module, Path(out).name, force)
     return artefact.moved(out)

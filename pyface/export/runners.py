@@ -129,6 +129,10 @@ def obstacle(spec: EngineSpec, runtime: str, device: str = "cpu") -> str | None:
         return "it is an OpenVINO model; use openvino, or export to ONNX"
     if runtime == "onnxruntime" and spec.precision == "bf16" and device == "cpu":
         return "onnxruntime has no bfloat16 arithmetic on CPUs; use openvino, or export fp32 or fp16"
+    if runtime == "openvino" and spec.functions:
+        return (
+            "openvino does not read functions of an ONNX file; use onnxruntime, or export without functions"
+        )
     if runtime == "openvino" and spec.precision == "fp8":
         return "openvino does not read fp8 numbers; use onnxruntime, or export int8"
     return None

@@ -78,6 +78,7 @@ class EngineSpec:
         weights_sha256: of the checkpoint file, or of the network's tensors where there was no file.
         onnx_sha256: of the ONNX graph it was made of; "" for the ONNX file itself.
         calibration_sha256: of the latents that set the ranges of int8 and fp8.
+        functions: whether pyface's ops are functions of the domain "pyface" in an ONNX file.
         versions: of pyface, torch and the libraries that made it.
     """
 
@@ -103,6 +104,7 @@ class EngineSpec:
     weights_sha256: str = ""
     onnx_sha256: str = ""
     calibration_sha256: str = ""
+    functions: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import nn
 from pyface.errors import DataError, ExportError, MissingExtraError, ShapeError, ValueRangeError
 from pyface.export.artefact import Artefact, open_artefact, sha256_of_network
 from pyface.export.onnx import export_onnx, form_of, highest_opset
+from pyface.export.runners import obstacle
 from pyface.io.checkpoint import save_model
 from pyface.io.hashing import sha256_of
 from pyface.io.images import to_uint8
@@ -255,6 +256,9 @@ def test_functions_carry_settings_and_bodies(
     folder: Path, generator: Any, plain: Artefact, inputs_of: Small
 ) -> None:
     artefact = export(generator, folder / "functions.onnx", functions=True)
+    assert open_artefact(artefact.path).spec.functions
+    assert obstacle(artefact.spec, "onnxruntime") is None
+    assert "export without functions" in (obstacle(artefact.spec, "openvino") or "")
     model = check(artefact)
     nodes = [node for node in model.graph.node if node.domain == "pyface"]
     assert {node.op_type.split("_")[0] for node in nodes} == {"BiasAct", "Upfirdn2d"}
