@@ -155,4 +155,5 @@ def _report(built: Artefact, seconds: float) -> None:
         f"{spec.precision}, {spec.format} {spec.versions[spec.format]}, {seconds:.1f} s"
     )
     click.echo(f"  for compute capability {', '.join(map(str, spec.compute_capabilities))}; {batches}")
-    click.echo(f"  certificate of its graph: {certificate_line(built.parity)}")
+    certificate = "none came with it" if built.parity is None else certificate_line(built.parity)
+    click.echo(f"  certificate of its graph: {certificate}")
