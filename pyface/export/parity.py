@@ -212,7 +212,8 @@ def verify_artefact(
         **options: runtimes, embedder, frame, seeds, batches and threads of `certify`.
 
     Raises:
-        ExportError: the artefact is damaged, was made of other weights, or a runtime fails.
+        ExportError: the artefact is damaged, was made of other weights or another kind of network, or a
+            runtime fails.
         CheckpointError: `against` is no network.
     """
     artefact = open_artefact(path)
@@ -227,7 +228,24 @@ def verify_artefact(
             f"and {name} has {' or '.join(f'{found[:16]}...' for found in sorted(hashes))}. Name the file of "
             "the network that it was made of, or compare them with --other-weights (other_weights=True)"
         )
+    _require_alike(artefact, network)
     return certify(artefact, network, **options)
+
+
+def _require_alike(artefact: Artefact, network: nn.Module) -> None:
+    """Raise ExportError where a network of other weights is of another kind or size too."""
+    spec = artefact.spec
+    found = getattr(network, "architecture", type(network).__name__)
+    if found != spec.architecture:
+        raise ExportError(f"{artefact.path.name} is a {spec.architecture}, and a {found} was named")
+    if not isinstance(network, StyleGAN2Generator):
+        return
+    for name in ("z_dim", "c_dim", "w_dim", "num_ws", "resolution", "spectra"):
+        if getattr(network, name) != getattr(spec, name):
+            raise ExportError(
+                f"{artefact.path.name} has {name} {getattr(spec, name)}, and the network "
+                f"{getattr(network, name)}: they cannot be compared"
+            )
 
 
 class _Certifier:

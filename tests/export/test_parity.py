@@ -344,6 +344,10 @@ def test_files_against_other_networks(exported: Artefact, small: StyleGAN2Genera
     certificate = verify_artefact(exported.path, changed, other_weights=True, batches=BATCHES)
     assert not certificate.passed
     assert certificate.weights_sha256 == sha256_of_network(small)
+    with pytest.raises(ExportError, match="has z_dim 16, and the network 128: they cannot be compared"):
+        verify_artefact(exported.path, demo, other_weights=True)
+    with pytest.raises(ExportError, match="is a stylegan2-generator, and a face-recognition was named"):
+        verify_artefact(exported.path, "recognition-64", other_weights=True)
 
 
 def test_no_runtime(exported: Artefact, small: StyleGAN2Generator, monkeypatch: pytest.MonkeyPatch) -> None:
