@@ -16,6 +16,8 @@ BENCH = Path(__file__).resolve().parent
 sys.path.insert(0, str(BENCH))
 
 from kernels_report import tables  # noqa: E402
+from report_engines import PREFIX as ENGINES  # noqa: E402
+from report_engines import engine_table  # noqa: E402
 from report_tables import (  # noqa: E402
     case_table,
     ceiling_table,
@@ -38,6 +40,7 @@ GROUPS = {
     "encoding": "Encoding of images",
     "calls": "Cost of a call",
     "scaling": "Cost as work grows",
+    "engines": "Engines",
 }
 HEAD = """# Benchmark results
 
@@ -61,6 +64,10 @@ torch's autocast to bfloat16. All of them run in one process whose malloc keeps 
 PROCESS = """Each figure is taken in processes of its own. In brackets: theirs by ours. Seconds are wall
 time. Memory is the high-water mark of a process that loads a synthesis network and runs it, its imports
 included (the processes of OpenVINO and ONNX Runtime import neither torch nor pyface)."""
+ENGINE = """Latents to uint8 by the engines of `pyface.export`, random weights: pyface is the native engine,
+torch eager the torch engine, layer by layer. PSNR over [-1, 1] against the torch engine in float32. Start is
+the wall time of a process from its start to its first picture, memory the high-water mark of a process that
+makes some; both read the generator and an exported file, where there is one, from the disk."""
 MEMORY = (
     "What `pyface plan` predicts beside the high-water mark of a process that trains two steps with every "
     "phase (`python bench/memory.py`). Tensors: weights, gradients, moments, running average and activations "
@@ -103,10 +110,12 @@ def section(path: Path, document: dict[str, Any]) -> Iterator[str]:
             yield from (*training_table(cases), "", TRAINING)
         elif group == "scaling":
             yield from scaling_tables(cases)
+        elif group == "engines":
+            yield from (*engine_table(cases, document.get("measurements", [])), "", ENGINE)
         else:
             yield from case_table(cases, machine["threads"])
         yield ""
-    measurements = document.get("measurements", [])
+    measurements = [each for each in document.get("measurements", []) if not each["name"].startswith(ENGINES)]
     if measurements:
         yield from ("### Fresh processes", "", *process_table(measurements), "", PROCESS, "")
     yield from ("### Where pyface loses", "", *losses(document["cases"], measurements), "")
