@@ -163,3 +163,29 @@ def test_results_page_is_what_the_files_say(report):
     if not target.is_file():
         pytest.skip("no results are committed")
     assert target.read_text() == report.report(ROOT / "bench" / "results")
+
+
+def test_engines_stand_in_one_table(report, document):
+    def way(ms: float, psnr: float) -> dict:
+        quartiles = {"median": ms, "q1": ms, "q3": ms}
+        error = {"max": 1e-6, "max_by_std": 1e-6, "rmse": 1e-7, "psnr_db": psnr}
+        return {"cpu_ms": quartiles, "wall_ms": quartiles, "rounds": 5, "error": error}
+
+    case = {
+        **document["cases"][0], "name": "engines/8x3x256x256/float32", "group": "engines",
+        "size": "8x3x256x256", "items": 8,
+        "variants": {"pyface": way(800.0, 115.0), "OpenVINO": way(1600.0, 116.0)},
+        "speedup": {"OpenVINO": {"median": 2.0, "q1": 2.0, "q3": 2.0}},
+        "left_out": {"ONNX Runtime": "onnxruntime is not installed"},
+    }  # fmt: skip
+    figure = {"unit": "s", "variant": "OpenVINO"}
+    document["cases"] = [case]
+    document["measurements"] = [
+        {**figure, "name": "engines/start/1x3x256x256 float32", "value": 4.25},
+        {**figure, "name": "engines/memory/8x3x256x256 float32", "value": 1076.0, "unit": "MB"},
+    ]
+    lines = "\n".join(report.section(report.BENCH / "results/machine/engines.json", document)).splitlines()
+    assert "| 8x3x256x256 | float32 | pyface | 10 | 1 | 115.0 | - | - |" in lines
+    assert "| 8x3x256x256 | float32 | OpenVINO | 5 | 2.00x | 116.0 | 4.25 | 1076 |" in lines
+    assert "| 8x3x256x256 | float32 | ONNX Runtime | - | left out | - | - | - |" in lines
+    assert "### Fresh processes" not in lines

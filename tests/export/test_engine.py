@@ -125,6 +125,18 @@ def test_a_picture_depends_on_its_ws_alone(engine, latents):
     assert torch.equal(engine.pixels(ws[2:9])["vis"], whole[2:9])
 
 
+@pytest.mark.parametrize("name", ["torch", "native", "onnxruntime", "openvino"])
+def test_a_picture_depends_on_its_ws_alone_with_threads(name, network, latents):
+    absent = available_engines("cpu")[name]
+    if absent is not None:
+        pytest.skip(absent)
+    with open_engine(network, name, batch=3, threads=2, device="cpu") as engine:
+        ws = engine.mapping(*latents)
+        whole = engine.synthesis(ws)["vis"]
+        for rows in ([7], [4, 3, 2, 1], [10, 0]):
+            assert torch.equal(engine.synthesis(ws[rows])["vis"], whole[rows])
+
+
 def test_a_latent_gives_the_same_ws_in_any_company(engine, latents):
     z, c = latents
     whole = engine.mapping(z, c, truncation_psi=0.5, truncation_cutoff=2)
