@@ -19,17 +19,28 @@ def call(*arguments):
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
-def test_engine_of_a_checkpoint_and_of_its_graph(network, tmp_path):
-    out, graph = tmp_path / "net.engine", tmp_path / "net.onnx"
+@pytest.fixture(scope="module")
+def built(network, tmp_path_factory):
+    """(what the command said, the engine, the ONNX graph that it kept)."""
+    folder = tmp_path_factory.mktemp("engine")
+    out, graph = folder / "net.engine", folder / "net.onnx"
     result = call(network, out, "--cc", "8.9,120", "--profile", "1,2,4", "--rtx", "--onnx", graph)
     assert result.exit_code == 0, result.output
-    assert "stylegan2-generator in fp16, tensorrt-rtx 1." in result.output
-    assert "for compute capability 89, 120; batches 1 to 4, best 2" in result.output
-    assert "certificate of its graph: passed in " in result.output
+    return result.output, out, graph
+
+
+def test_engine_of_a_checkpoint(built):
+    said, out, _ = built
+    assert "stylegan2-generator in fp16, tensorrt-rtx 1." in said
+    assert "for compute capability 89, 120; batches 1 to 4, best 2" in said
+    assert "certificate of its graph: passed in " in said
     spec = open_artefact(out).spec
     assert spec.uint8
     assert spec.profile == (1, 2, 4)
-    result = call(graph, tmp_path / "again.engine", "--cc", "89", "--profile", "2,2,2")
+
+
+def test_engine_of_a_graph(built, tmp_path):
+    result = call(built[2], tmp_path / "again.engine", "--cc", "89", "--profile", "2,2,2")
     assert result.exit_code == 0, result.output
     assert open_artefact(tmp_path / "again.engine").spec.precision == "fp16"
 
@@ -63,11 +74,11 @@ def test_command_is_in_the_group():
     assert "--rtx / --no-rtx" in result.output
 
 
-def test_tool_builds_an_engine(network, tmp_path):
+def test_tool_builds_an_engine(built, tmp_path):
     assert len(TOOL.read_text(encoding="utf-8").splitlines()) <= 80
     main = runpy.run_path(str(TOOL))["main"]
     out = tmp_path / "net.engine"
-    result = CliRunner().invoke(main, [str(network), str(out), "--cc", "89", "--batch", "2"])
+    result = CliRunner().invoke(main, [str(built[2]), str(out), "--cc", "89", "--batch", "2"])
     assert result.exit_code == 0, result.output
     assert "tensorrt-rtx, for 89" in result.output
     assert open_artefact(out).spec.profile == (1, 2, 8)

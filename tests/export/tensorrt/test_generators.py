@@ -44,9 +44,9 @@ def test_every_generator_is_built(installed, small_network, tmp_path, name, prec
     assert spec.compute_capabilities == ((89,) if options else (80, 86, 89, 120, 121))
     assert [tensor.name for tensor in spec.inputs] == (["z", "c", "psi"] if options else ["ws"])
     pictures = {tensor.name: (tensor.dtype, tensor.shape) for tensor in spec.outputs}
-    assert pictures["vis"] == (
-        ("float32", ("batch", 3, 16, 16)) if options else ("uint8", ("batch", 16, 16, 3))
-    )
+    height, width = network.resolution
+    floats, pixels = (3, height, width), (height, width, 3)
+    assert pictures["vis"] == (("float32", ("batch", *floats)) if options else ("uint8", ("batch", *pixels)))
     assert built.parity is not None
     assert built.parity["passed"]
     assert json.loads((tmp_path / "net.engine.json").read_text())["parity"]["passed"]
