@@ -9,35 +9,55 @@ namespace {
 
 constexpr double kEps = 1e-8;
 constexpr int64_t kRowsAtOnce = 32;
-constexpr int64_t kAhead = 1024;  // floats: the prefetcher of the CPU stops at the end of a page
+constexpr int64_t kAhead = 8192;  // bytes: the prefetcher of the CPU stops at the end of a page
+
+PYFACE_INLINE V16 wide16(const float* from) { return load16_unaligned(from); }
+template <class T>
+PYFACE_INLINE V16 wide16(const T* from) {
+#if defined(__AVX512F__)
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  if constexpr (sizeof(T) == 2 && __is_same(T, f16)) return (V16)_mm512_cvtph_ps(bits);
+  return (V16)_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+#else
+  V16 v;
+  for (int i = 0; i < 16; ++i) v[i] = load(from[i]);
+  return v;
+#endif
+}
 
 // sums[s] = row . (vectors + s * stride), squared elements of vectors where kSquared.
-template <int kSamples, bool kSquared>
-PYFACE_INLINE void dots_of(const float* row, const float* vectors, int64_t stride, int64_t length,
-                           float* sums) {
-  V16 total[kSamples] = {};
+template <int kSamples, bool kSquared, class T>
+PYFACE_INLINE void dots_of(const T* row, const float* vectors, int64_t stride, int64_t length, float* sums) {
+  // One sample has sums of its own for every other vector, so that none waits for the one before.
+  constexpr int kApart = kSamples == 1 ? 4 : 1;
+  V16 totals[kApart][kSamples] = {};
   int64_t i = 0;
-  for (; i + 16 <= length; i += 16) {
-    const V16 r = load16_unaligned(row + i);
-    __builtin_prefetch(row + i + kAhead);
+  for (; i + 16 * kApart <= length; i += 16 * kApart) {
 #pragma GCC unroll 4
-    for (int s = 0; s < kSamples; ++s) {
-      const V16 v = load16_unaligned(vectors + s * stride + i);
-      total[s] += kSquared ? r * (v * v) : r * v;
+    for (int part = 0; part < kApart; ++part) {
+      const V16 r = wide16(row + i + part * 16);
+      __builtin_prefetch(reinterpret_cast<const char*>(row + i + part * 16) + kAhead);
+#pragma GCC unroll 4
+      for (int s = 0; s < kSamples; ++s) {
+        const V16 v = load16_unaligned(vectors + s * stride + i + part * 16);
+        totals[part][s] += kSquared ? r * (v * v) : r * v;
+      }
     }
   }
+  V16* total = totals[0];
+  for (int part = 1; part < kApart; ++part) total[0] += totals[part][0];
   for (int s = 0; s < kSamples; ++s) {
     float sum = sum16(total[s]);
     for (int64_t k = i; k < length; ++k) {
       const float v = vectors[s * stride + k];
-      sum += kSquared ? row[k] * (v * v) : row[k] * v;
+      sum += kSquared ? load(row[k]) * (v * v) : load(row[k]) * v;
     }
     sums[s] = sum;
   }
 }
 
-template <bool kSquared>
-void dots(const float* row, const float* vectors, int64_t stride, int64_t length, int64_t n, float* sums) {
+template <bool kSquared, class T>
+void dots(const T* row, const float* vectors, int64_t stride, int64_t length, int64_t n, float* sums) {
   for (; n >= 4; n -= 4, vectors += 4 * stride, sums += 4) {
     dots_of<4, kSquared>(row, vectors, stride, length, sums);
   }
@@ -53,7 +73,13 @@ void style_rows(const LayerStylesParams& p, const LayerStyle& layer, int64_t beg
   for (int64_t i = begin; i < end; ++i) {
     float sums[kMostStyleSamples] = {};
     const bool inside = i < layer.channels;
-    if (inside) dots<false>(layer.weight + i * p.w_dim, w, p.num_ws * p.w_dim, p.w_dim, p.n, sums);
+    if (inside && layer.weight_dtype == int64_t(DType::kF32)) {
+      const float* row = static_cast<const float*>(layer.weight) + i * p.w_dim;
+      dots<false>(row, w, p.num_ws * p.w_dim, p.w_dim, p.n, sums);
+    } else if (inside) {
+      const f16* row = static_cast<const f16*>(layer.weight) + i * p.w_dim;
+      dots<false>(row, w, p.num_ws * p.w_dim, p.w_dim, p.n, sums);
+    }
     const float bias = inside && layer.bias != nullptr ? float(layer.bias[i] * layer.bias_gain) : 0.f;
     for (int64_t n = 0; n < p.n; ++n) {
       const float style = inside ? sums[n] * float(layer.weight_gain) + bias : 0.f;
@@ -74,7 +100,13 @@ void demod_rows(const LayerStylesParams& p, const LayerStyle& layer, int64_t beg
   const int64_t in = padded32(layer.channels), out = padded32(layer.out_channels);
   for (int64_t o = begin; o < end; ++o) {
     float sums[kMostStyleSamples];
-    dots<true>(layer.squares + o * in, layer.styles, layer.style_stride, in, p.n, sums);
+    if (layer.squares_dtype == int64_t(DType::kF32)) {
+      const float* row = static_cast<const float*>(layer.squares) + o * in;
+      dots<true>(row, layer.styles, layer.style_stride, in, p.n, sums);
+    } else {
+      const bf16* row = static_cast<const bf16*>(layer.squares) + o * in;
+      dots<true>(row, layer.styles, layer.style_stride, in, p.n, sums);
+    }
     for (int64_t n = 0; n < p.n; ++n) {
       const double norm = __builtin_sqrt(double(sums[n]) + kEps);
       layer.demod[n * out + o] = o < layer.out_channels ? float(layer.gain / norm) : 0.f;

@@ -147,9 +147,11 @@ def _run(
     """At most `MOST_SAMPLES` images from `const` to `image` [n, C, H, W]; noise of each layer, dense."""
     layers = network.layers
     with network.lock:  # packed weights are shared by threads
-        kept = [layer.weight for layer in layers]
-        packed = packed_weights([layer.conv.weight for layer in layers], kept, dtype)
-        squares = [layer.weight.squares for layer in layers]
+        kept = [*(layer.weight for layer in layers), *(x for layer in layers for x in layer.matrices)]
+        weights = [layer.conv.weight for layer in layers]
+        weights += [affine.weight for layer in layers for affine in layer.affines]
+        packed = packed_weights(weights, kept, dtype)
+        squares = [layer.weight.read_squares[dtype] for layer in layers]
     kinds = tuple(_NoiseKind(x is not None, x is not None and x.ndim == 4 and len(x) > 1) for x in noise)
     choices = tuple(layer.choice(dtype) for layer in layers)
     addresses = tuple(x.data_ptr() for tensors in (network.now, packed, squares) for x in tensors)
@@ -206,12 +208,15 @@ class _Planner:
     ) -> None:
         self.network, self.n, self.dtype = network, n, dtype
         layers = network.layers
+        self.matrices = packed[len(layers) :]
         rooms, size = _rooms(layers, n)
         styles = memory("styles", size)
         self.held = [styles]  # memory that rows point to: a later request may have taken its place
         self.layers = [
             _Layer(layer, weight.data_ptr(), kind, choice, *(styles.data_ptr() + offset for offset in room))
-            for layer, weight, kind, choice, room in zip(layers, packed, kinds, choices, rooms, strict=True)
+            for layer, weight, kind, choice, room in zip(
+                layers, packed[: len(layers)], kinds, choices, rooms, strict=True
+            )
         ]
         # The first layer that images take one by one.
         self.split = next((i for i, layer in enumerate(self.layers) if not _together(layer)), len(layers))
@@ -226,8 +231,8 @@ class _Planner:
         sizes = [_FLOAT * math.prod(layer.known.conv.size) for layer in self.layers]
         steps = [size if layer.noise.own else 0 for size, layer in zip(sizes, self.layers, strict=True)]
         return _Plan(
-            weakref.ref(self.network), _style_rows(self.layers, squares), rows, self.places, start,
-            first.styles, steps, sizes[-1] * last.known.head_channels, self.held,
+            weakref.ref(self.network), _style_rows(self.layers, squares, self.matrices), rows, self.places,
+            start, first.styles, steps, sizes[-1] * last.known.head_channels, self.held,
         )  # fmt: skip
 
     def _rows(self, start: Blocked) -> list[tuple[float, ...]]:
@@ -333,15 +338,19 @@ def _rooms(layers: Sequence[KnownLayer], n: int) -> tuple[list[tuple[int, ...]],
     return rooms, end
 
 
-def _style_rows(layers: Sequence[_Layer], squares: Sequence[Tensor]) -> NDArray[np.void]:
-    """What `layer_styles` does: a row for each convolution and each head."""
+def _style_rows(
+    layers: Sequence[_Layer], squares: Sequence[Tensor], matrices: Sequence[Tensor]
+) -> NDArray[np.void]:
+    """What `layer_styles` does: a row for each convolution and each head, whose affine matrices are given."""
     rows: list[tuple[Any, ...]] = []
+    following = iter(matrices)
     for layer, square in zip(layers, squares, strict=True):
         conv, inside = layer.known.conv, layer.known.in_channels
         demodulation = layer.known.weight.demodulation_gain(_GAIN)
         row = (
-            _affine(conv), 0, square.data_ptr(), conv.bias.data_ptr(), layer.styles, layer.demod, layer.bias,
-            inside, layer.known.out_channels, layer.known.w_index, padded(inside), demodulation, _GAIN,
+            _affine(conv, next(following), square), 0, square.data_ptr(), conv.bias.data_ptr(), layer.styles,
+            layer.demod, layer.bias, inside, layer.known.out_channels, layer.known.w_index, padded(inside),
+            demodulation, _GAIN,
         )  # fmt: skip
         rows.append(row)
         done, channels = 0, layer.known.out_channels
@@ -350,17 +359,23 @@ def _style_rows(layers: Sequence[_Layer], squares: Sequence[Tensor]) -> NDArray[
             count = head.weight.shape[0]
             styles = layer.heads + done * padded(channels) * _FLOAT
             row = (
-                _affine(head), head.weight.data_ptr(), 0, head.bias.data_ptr(), styles, 0,
+                _affine(head, next(following)), head.weight.data_ptr(), 0, head.bias.data_ptr(), styles, 0,
                 layer.head_bias + done * _FLOAT, channels, count, layer.known.w_index + 1, stride,
                 head.weight_gain, 1.0,
             )  # fmt: skip
             rows.append(row)
             done += count
-    return np.array([(*affine[:2], *rest, *affine[2:]) for affine, *rest in rows], dtype=LAYER_STYLE)
+    return np.array(
+        [(*affine[:2], *rest[:-2], *affine[2:4], *rest[-2:], *affine[4:]) for affine, *rest in rows],
+        dtype=LAYER_STYLE,
+    )
 
 
-def _affine(layer: StyledConv2d | StyledHead) -> tuple[int, int, float, float]:
-    """Addresses of weight and bias of its affine layer, and their gains."""
+def _affine(
+    layer: StyledConv2d | StyledHead, matrix: Tensor, square: Tensor | None = None
+) -> tuple[int, int, int, int, float, float]:
+    """Addresses of `matrix` and bias of its affine layer, element types of matrix and squares, gains."""
     affine = layer.affine
     bias = 0 if affine.bias is None else affine.bias.data_ptr()
-    return affine.weight.data_ptr(), bias, affine.weight_gain, affine.bias_gain
+    types = DTYPES[matrix.dtype], DTYPES[torch.float32 if square is None else square.dtype]
+    return matrix.data_ptr(), bias, *types, affine.weight_gain, affine.bias_gain

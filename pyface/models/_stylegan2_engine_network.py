@@ -16,7 +16,7 @@ from pyface.nn.filters import ResampleFilter
 from pyface.nn.linear import EqualizedLinear
 from pyface.nn.style import StyledConv2d, StyledHead
 from pyface.ops.engine_choice import Choice
-from pyface.ops.styled_conv import PackedWeight, best_choice
+from pyface.ops.styled_conv import PackedMatrix, PackedWeight, best_choice
 
 if TYPE_CHECKING:
     from pyface.models.stylegan2 import SynthesisNetwork
@@ -37,6 +37,8 @@ class KnownLayer:
         self.out_channels, self.in_channels = conv.weight.shape[:2]
         self.head_channels = sum(head.weight.shape[0] for head in heads)
         self.weight = PackedWeight(conv.up)
+        self.affines: list[EqualizedLinear] = [conv.affine, *(head.affine for head in heads)]
+        self.matrices = [PackedMatrix() for _ in self.affines]
 
     def choice(self, dtype: torch.dtype) -> Choice:
         """How it is worked through."""

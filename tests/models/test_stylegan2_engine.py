@@ -250,6 +250,16 @@ def test_float32_keeps_all_bits_of_numbers() -> None:
     check(network, ws, "float32", noise_mode="const")
 
 
+def test_affine_weights_in_bfloat16() -> None:
+    """They are read in float16 where they fit, and followed."""
+    network = random_generator(16)
+    ws = torch.randn(2, network.num_ws, network.w_dim)
+    affine = network.synthesis.b16.conv0.affine.weight
+    for change in (1.0, -1.0, 1e7):  # the last one beyond float16; demodulation takes it out again
+        affine.data.mul_(change)
+        check(network, ws, "bfloat16", noise_mode="const")
+
+
 def test_notices_changes_of_the_layers() -> None:
     network = random_generator(16)
     ws = torch.randn(1, network.num_ws, network.w_dim)

@@ -14,15 +14,15 @@ constexpr int64_t kMostStyleSamples = 16;
 // side_gain. Outputs are padded with zeros to a multiple of 32 along their last axis, but for a head's
 // side_out, which has out_channels elements.
 struct LayerStyle {
-  const float* weight;   // [channels, w_dim]
-  const float* bias;     // [channels] or null
-  const float* head;     // [out_channels, channels], or null
-  const float* squares;  // [padded out_channels, padded channels] of a convolution
-  const float* side;     // [out_channels]
-  float* styles;         // samples are style_stride floats apart
-  float* demod;          // [n, padded out_channels]
+  const void* weight;   // [channels, w_dim] of weight_dtype: float32 or float16
+  const float* bias;    // [channels] or null
+  const float* head;    // [out_channels, channels], or null
+  const void* squares;  // [padded out_channels, padded channels] of a convolution: float32 or bfloat16
+  const float* side;    // [out_channels]
+  float* styles;        // samples are style_stride floats apart
+  float* demod;         // [n, padded out_channels]
   float* side_out;
-  int64_t channels, out_channels, w_index, style_stride;
+  int64_t channels, out_channels, w_index, style_stride, weight_dtype, squares_dtype;
   double gain, side_gain, weight_gain, bias_gain;
 };
 
@@ -45,11 +45,17 @@ inline void validate(const LayerStylesParams& p) {
     check_int_range(op, "channels", layer.channels, 1, 1 << 20);
     check_int_range(op, "out_channels", layer.out_channels, 1, 1 << 20);
     check_int_range(op, "w_index", layer.w_index, 0, p.num_ws - 1);
+    const auto weight_dtype = static_cast<DType>(layer.weight_dtype);
+    PYFACE_CHECK(weight_dtype == DType::kF32 || weight_dtype == DType::kF16, op, "weight_dtype",
+                 std::to_string(layer.weight_dtype), "0 float32, 3 float16");
     check_pointer(op, "weight", layer.weight);
     check_pointer(op, "side", layer.side);
     check_pointer(op, "styles", layer.styles);
     check_pointer(op, "side_out", layer.side_out);
     if (layer.head != nullptr) continue;
+    const auto squares_dtype = static_cast<DType>(layer.squares_dtype);
+    PYFACE_CHECK(squares_dtype == DType::kF32 || squares_dtype == DType::kBF16, op, "squares_dtype",
+                 std::to_string(layer.squares_dtype), "0 float32, 2 bfloat16");
     check_pointer(op, "squares", layer.squares);
     check_pointer(op, "demod", layer.demod);
   }
