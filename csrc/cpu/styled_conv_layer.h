@@ -52,7 +52,8 @@ struct Layer {
     return static_cast<const T*>(p.weight) + (group * 9 + first_tap) * in_blocks * tap_elements;
   }
 
-  // The weights of the group of output channels after `group` of [begin, end), on their way to the cache.
+  // The weights of the group of output channels after `group` of [begin, end), on their way to the cache; its
+  // own, a little ahead, where each is read once.
   struct Ahead {
     const char* at;
     int lines;  // in each step
@@ -61,6 +62,10 @@ struct Layer {
     }
   };
   Ahead ahead_of(int64_t group, int64_t begin, int64_t end) const {
+    constexpr int64_t kNear = 16 << 10;  // bytes
+    if (plan.weights_once) {
+      return {reinterpret_cast<const char*>(weight_of(group, 0)) + kNear, plan.ahead_lines};
+    }
     const T* next = weight_of(group + 1 < end ? group + 1 : begin, 0);
     return {reinterpret_cast<const char*>(next), end - begin > 1 ? plan.ahead_lines : 0};
   }

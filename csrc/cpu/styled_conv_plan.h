@@ -36,6 +36,7 @@ struct StyledConvPlan {
   int64_t chunk_rows = 0, double_row = 0, rows_floats = 0;  // up = 2
   bool split_groups = false;                   // threads share the output channels instead of the positions
   int ahead_lines = 0;                         // of the next group's weights that are fetched in each step
+  bool weights_once = false;                   // all positions are one pair of tiles
   bool splits = false;                         // up = 1: one block of input channels after another
   bool groups_inside = false;                  // up = 2: all output channels of a chunk of rows
   int64_t shared_bytes = 0, worker_bytes = 0;  // of the workspace
@@ -78,6 +79,7 @@ struct StyledConvPlan {
     // Weights that do not stay in the cache between the chunks are fetched while the group before is at work.
     const int64_t pairs = p.up == 1 ? chunk_pairs : (p.n * (p.in_h + 1) * (p.in_w + 1) + 31) / 32;
     if (weight_bytes > kCacheBytes) ahead_lines = int((32 + pairs - 1) / pairs);
+    weights_once = pairs == 1 && !splits;
   }
   int64_t bytes() const { return shared_bytes + workers * worker_bytes; }
 

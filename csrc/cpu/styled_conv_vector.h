@@ -45,11 +45,12 @@ PYFACE_INLINE float sum16(V16 v) {
 // lrelu and clamp of a layer: max(v, alpha v) for 0 <= alpha <= 1.
 struct Rectify {
   V16 alpha, limit;
+  bool clamps;  // beside tiles, two instructions less are 2 % of a synthesis
   Rectify(double slope, double clamp)
-      : alpha(splat(float(slope))), limit(splat(clamp < 0 ? __builtin_inff() : float(clamp))) {}
+      : alpha(splat(float(slope))), limit(splat(float(clamp))), clamps(clamp >= 0) {}
   PYFACE_INLINE V16 operator()(V16 v) const {
     v = larger(v, v * alpha);
-    return smaller(larger(v, -limit), limit);
+    return clamps ? smaller(larger(v, -limit), limit) : v;
   }
 };
 
