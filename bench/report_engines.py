@@ -33,6 +33,22 @@ def engine_table(cases: Sequence[Entry], measurements: Sequence[Entry]) -> list[
         for way in (*case["variants"], *case["left_out"]):
             cells = [size, dtype, way, *_speed(case, way)]
             lines.append(row([*cells, _value(starts, way), _value(peaks, way)]))
+    for name, ways in figures.items():
+        if name.startswith(f"{PREFIX}speed/"):
+            lines += _alone(name.removeprefix(f"{PREFIX}speed/"), ways, figures)
+    return lines
+
+
+def _alone(work: str, ways: Mapping[str, Entry], figures: Mapping[str, Mapping[str, Entry]]) -> list[str]:
+    """Rows of engines whose speed was measured in processes of their own."""
+    size, dtype = work.split(" ")
+    starts = figures.get(f"{PREFIX}start/1x{size.split('x', 1)[1]} {dtype}", {})
+    peaks = figures.get(f"{PREFIX}memory/{work}", {})
+    lines = []
+    for way, each in ways.items():
+        times = f"{ways[OURS]['value'] / each['value']:.2f}x" if way != OURS and OURS in ways else "1"
+        cells = [size, dtype, way, number(each["value"]), times, "-"]
+        lines.append(row([*cells, _value(starts, way), _value(peaks, way)]))
     return lines
 
 

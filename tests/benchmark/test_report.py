@@ -183,9 +183,13 @@ def test_engines_stand_in_one_table(report, document):
     document["measurements"] = [
         {**figure, "name": "engines/start/1x3x256x256 float32", "value": 4.25},
         {**figure, "name": "engines/memory/8x3x256x256 float32", "value": 1076.0, "unit": "MB"},
-    ]
+        {**figure, "name": "engines/speed/8x3x1024x1024 float32", "value": 1.5, "unit": "img/s"},
+        {**figure, "name": "engines/speed/8x3x1024x1024 float32", "value": 3.0, "unit": "img/s",
+         "variant": "pyface"},
+    ]  # fmt: skip
     lines = "\n".join(report.section(report.BENCH / "results/machine/engines.json", document)).splitlines()
     assert "| 8x3x256x256 | float32 | pyface | 10 | 1 | 115.0 | - | - |" in lines
     assert "| 8x3x256x256 | float32 | OpenVINO | 5 | 2.00x | 116.0 | 4.25 | 1076 |" in lines
     assert "| 8x3x256x256 | float32 | ONNX Runtime | - | left out | - | - | - |" in lines
+    assert "| 8x3x1024x1024 | float32 | OpenVINO | 1.5 | 2.00x | - | - | - |" in lines
     assert "### Fresh processes" not in lines
