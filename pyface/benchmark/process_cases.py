@@ -226,17 +226,16 @@ def peak_memory(
     task: dict[str, Any] = {"task": "peak memory", "way": way, "dtype": dtype, "network": str(network)}
     task["batch"] = batch
     if way in (OPENVINO, ONNX_RUNTIME):
-        form = "shuffled" if (way, dtype) == (OPENVINO, "bfloat16") else "transposed"
-        task["model"] = str(_exported(network, batch, form, threads))
+        task["model"] = str(_exported(network, batch, threads))
     return child(task, threads)
 
 
-def _exported(network: Path, batch: int, form: str, threads: int) -> Path:
-    """The synthesis as ONNX in the form that suits the runtime best, made in a process of its own."""
-    path = network.with_name(f"{network.stem}-{batch}-{form}") / "model.onnx"
+def _exported(network: Path, batch: int, threads: int) -> Path:
+    """The synthesis as ONNX, made in a process of its own."""
+    path = network.with_name(f"{network.stem}-{batch}") / "model.onnx"
     if not path.exists():
         path.parent.mkdir()
-        task = {"task": "export", "network": str(network), "batch": batch, "form": form, "model": str(path)}
+        task = {"task": "export", "network": str(network), "batch": batch, "model": str(path)}
         child(task, threads)
     return path
 

@@ -173,7 +173,7 @@ def export(task: dict[str, Any]) -> float:
     with watch.running():
         plain = plain_generator(Path(task["network"]))
         ws = torch.randn(task["batch"], plain.num_ws, plain.w_dim)
-        export_onnx(SharedSynthesis(plain, up_form=task["form"]).eval(), [ws], Path(task["model"]).parent)
+        export_onnx(SharedSynthesis(plain).eval(), [ws], Path(task["model"]).parent)
     return watch.seconds
 
 
