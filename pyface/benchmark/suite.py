@@ -15,6 +15,7 @@ from pyface.benchmark.alignment_cases import alignment_cases
 from pyface.benchmark.call_cases import call_cases
 from pyface.benchmark.case import EAGER, Case, Workload
 from pyface.benchmark.ceilings import Ceilings, measure_ceilings
+from pyface.benchmark.dataset_cases import dataset_cases
 from pyface.benchmark.discriminator_cases import discriminator_cases
 from pyface.benchmark.document import entry_of, line_of, reason_of
 from pyface.benchmark.encoding_cases import encoding_cases
@@ -69,6 +70,7 @@ def all_cases() -> list[Case]:
         *scaling_cases(),
         *call_cases(),
         *engine_cases(),
+        *dataset_cases(),
     ]
 
 

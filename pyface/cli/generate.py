@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pyface.cli import generate_dataset
+from pyface.cli import generate_dataset, generate_verify
 from pyface.errors import ValueRangeError
 
 
@@ -19,6 +19,7 @@ def command() -> None:
 
 command.add_command(generate_dataset.dataset)
 command.add_command(generate_dataset.regen)
+command.add_command(generate_verify.command)
 
 
 def _network_options(function: Callable[..., Any]) -> Callable[..., Any]:
