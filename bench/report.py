@@ -38,6 +38,7 @@ GROUPS = {
     "renderer": "Renderer",
     "alignment": "Alignment of faces",
     "encoding": "Encoding of images",
+    "dataset": "Datasets, from latents to shards",
     "calls": "Cost of a call",
     "scaling": "Cost as work grows",
     "engines": "Engines",

@@ -55,14 +55,19 @@ def _engine_options(function: Any) -> Any:
     """Options that say what computes, and where."""
     for option in reversed(
         [
-            click.option("--engine", default="auto", show_default=True, help="See pyface doctor, or auto."),
+            click.option(
+                "--engine",
+                default="auto",
+                show_default=True,
+                help="torch, native, onnxruntime, openvino, tensorrt, tensorrt-rtx, auto, or a file that "
+                "pyface export made of the network with ws as its input.",
+            ),
             click.option(
                 "--precision",
-                default="fp32",
-                show_default=True,
-                help="fp32, bf16, fp16, ...; bf16 is several times faster on a CPU with AMX.",
+                help="fp32, bf16, fp16, ...; bf16 is several times faster on a CPU with AMX.  "
+                "[default: fp32, or the exported file's]",
             ),
-            click.option("--batch", type=int, default=16, show_default=True, help="Pictures at a time."),
+            click.option("--batch", type=int, help="Pictures at a time.  [default: 16, or the file's]"),
             click.option("--workers", type=int, default=1, show_default=True, help="Processes."),
             click.option("--threads", type=int, help="CPU threads of an engine.  [default: all / workers]"),
             click.option("--encoders", type=int, help="Threads that encode.  [default: by device]"),

@@ -16,8 +16,9 @@ from typing import Any, Self, TypedDict, Unpack
 
 import torch
 
-from pyface.errors import CheckpointError, ValueRangeError
+from pyface.errors import ExportError, ValueRangeError
 from pyface.export.engine import Engine, open_engine
+from pyface.export.engines.sources import is_artefact
 from pyface.generation.encoding import Codec, Encoder
 from pyface.generation.manifest import STORES, dataset_part
 from pyface.generation.network import condition_names, condition_vector, sha256_of
@@ -30,6 +31,7 @@ from pyface.generation.workers import run_workers
 __all__ = ["VARIATION", "DatasetChoices", "EngineSettings", "Work", "Written", "make_recipe", "write_dataset"]
 
 VARIATION = 0.2  # of several samples of an identity: as alike as renders of one person (docs/datasets.md)
+_BATCH = 16
 _MOST_ENCODERS = 8
 
 
@@ -64,13 +66,14 @@ class DatasetChoices(TypedDict, total=False):
 class EngineSettings:
     """Which engine, and how it runs; see `pyface.export.engine.open_engine`.
 
-    encoders: threads that encode beside it; None: as many as suit the device. force: take an exported network
-    that failed its certificate.
+    engine: a name, "auto", or the path of a file that was exported from the network with ws as its input.
+    precision, batch: None: fp32 and 16, or those of the exported file. encoders: threads that encode beside
+    the engine; None: as many as suit the device. force: take an exported file that failed its certificate.
     """
 
     engine: str = "auto"
-    precision: str = "fp32"
-    batch: int = 16
+    precision: str | None = None
+    batch: int | None = None
     device: str = "auto"
     threads: int | None = None
     encoders: int | None = None
@@ -83,15 +86,22 @@ class EngineSettings:
                 raise ValueRangeError(f"{name} must be 1 or more; got {value}.")
 
     def open(self, network: str | Path, noise: str) -> Engine:
-        """The engine. Raises as `open_engine`."""
+        """The engine. Raises as `open_engine`, and ExportError when `network` is an exported file."""
+        if is_artefact(network):
+            raise ExportError(
+                f"{network} is an exported file. Name the checkpoint it was made of as the network, which "
+                "has the mapping and the conditions, and the file as the engine (--engine)."
+            )
+        exported = is_artefact(self.engine)
         return open_engine(
-            network,
-            self.engine,
+            self.engine if exported else network,
+            "auto" if exported else self.engine,
             precision=self.precision,
-            batch=self.batch,
+            batch=self.batch or (None if exported else _BATCH),
             device=self.device,
             threads=self.threads,
             noise=noise,
+            network=network if exported else None,
             force=self.force,
         )
 
@@ -100,24 +110,20 @@ class EngineSettings:
         device = self.device
         if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
             device = f"cuda:{worker % torch.cuda.device_count()}"
-        cores = torch.get_num_threads()
         return replace(
-            self,
-            device=device,
-            threads=self.threads or max(1, cores // workers),
-            encoders=self.encoders or max(1, self.encoders_beside(device) // workers),
+            self, device=device, threads=self.threads or max(1, torch.get_num_threads() // workers)
         )
 
-    def encoders_beside(self, device: str) -> int:
-        """Threads that encode beside an engine on `device`.
+    def encoders_beside(self, device: str, workers: int = 1) -> int:
+        """Threads that encode beside an engine on a kind of device.
 
         On a GPU every core is free for them. On a CPU they have what the engine leaves: two, so that one
         encodes while the other waits for its turn.
         """
         if self.encoders is not None:
             return self.encoders
-        free = len(os.sched_getaffinity(0)) if device.startswith("cuda") else 2
-        return min(_MOST_ENCODERS, free)
+        free = len(os.sched_getaffinity(0)) // workers if device == "cuda" else 2
+        return max(1, min(_MOST_ENCODERS, free))
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ class Work:
     def of(cls, engine: Engine, recipe: DatasetRecipe, shards: Sequence[int]) -> Self:
         """The work of writing `shards`."""
         plan, why = Plan(recipe), f": {engine.reason}" if engine.reason else ""
-        pictures = sum(len(plan.pictures(shard)) for shard in shards)
+        pictures = sum(plan.size(shard) for shard in shards)
         return cls(recipe, pictures, f"{engine.name} engine, {engine.precision}, on {engine.device}{why}")
 
 
@@ -180,7 +186,7 @@ def make_recipe(network: str | Path, engine: Engine, **choices: Unpack[DatasetCh
         subsampling=chosen.pop("subsampling", "4:2:0"),
         library=chosen.pop("library", "auto"),
     )
-    names = _condition_names(network, engine.c_dim)
+    names = condition_names(network, engine.c_dim)
     fixed = _fixed(names, chosen.pop("condition", {}), chosen.pop("label", None))
     drawn = _conditions(network, names, fixed, chosen.pop("vary", None), samples)
     return DatasetRecipe(
@@ -227,14 +233,6 @@ def _people(chosen: dict[str, Any]) -> tuple[int, int]:
     samples = chosen.pop("samples_per_identity", None)
     check_people(count, identities, samples)
     return (count if identities is None else identities), (1 if samples is None else samples)
-
-
-def _condition_names(network: str | Path, c_dim: int) -> tuple[str, ...]:
-    """As the checkpoint has them; an exported network has none."""
-    try:
-        return condition_names(network, c_dim)
-    except CheckpointError:
-        return tuple(f"c{i}" for i in range(c_dim))
 
 
 def _fixed(names: tuple[str, ...], values: Mapping[str, float], label: int | None) -> tuple[float, ...]:
@@ -312,9 +310,11 @@ def write_dataset(
             todo = [shard for shard in share if shard not in there]
             reports = _Progress(progress)
             reports.made(sum(record.pictures for record in there.values()))
-            job = _Job(store.folder, recipe, network, replace(settings, engine=engine.name), workers)
+            if settings.engine == "auto":
+                settings = replace(settings, engine=engine.name)
+            job = _Job(store.folder, recipe, network, settings, workers)
             if workers == 1:
-                job.write(engine, todo, settings.encoders_beside(engine.device.type), reports)
+                job.write(engine, todo, reports)
             elif todo:
                 engine.close()
                 run_workers(job, todo, workers, observer=reports)
@@ -349,9 +349,9 @@ class _Job:
     def __call__(self, shards: Iterator[int], observer: Observer, worker: int) -> None:
         settings = self.settings.of_worker(worker, self.workers)
         with settings.open(self.network, self.recipe.noise) as engine:
-            self.write(engine, shards, settings.encoders_beside(engine.device.type), observer)
+            self.write(engine, shards, observer)
 
-    def write(self, engine: Engine, shards: Iterable[int], encoders: int, observer: Observer) -> None:
+    def write(self, engine: Engine, shards: Iterable[int], observer: Observer) -> None:
         """Write `shards` with an engine that is open."""
         recipe, made_by = self.recipe, engine.describe()
         writer = STORES[recipe.storage].writer
@@ -365,6 +365,6 @@ class _Job:
             engine,
             lambda shard: writer(self.folder, recipe, shard, made_by),
             Encoder(codec).encode,
-            encoders=encoders,
+            encoders=self.settings.encoders_beside(engine.device.type, self.workers),
             observer=observer,
         )

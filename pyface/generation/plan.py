@@ -228,13 +228,17 @@ class Plan:
         """How many there are; they are numbered from 0."""
         return -(-self.recipe.count // self.recipe.shard_size)
 
-    def pictures(self, shard: int) -> list[Picture]:
-        """Those of one shard, in order. Raises ValueRangeError for a shard that is not there."""
+    def size(self, shard: int) -> int:
+        """Pictures in one shard. Raises ValueRangeError for a shard that is not there."""
         if not 0 <= shard < self.shards:
             raise ValueRangeError(f"shard must be from 0 to {self.shards - 1}; got {shard}.")
-        first = shard * self.recipe.shard_size
-        last = min(first + self.recipe.shard_size, self.recipe.count)
-        return [Picture(*divmod(number, self.recipe.samples_per_identity)) for number in range(first, last)]
+        return min(self.recipe.shard_size, self.recipe.count - shard * self.recipe.shard_size)
+
+    def pictures(self, shard: int) -> list[Picture]:
+        """Those of one shard, in order. Raises ValueRangeError for a shard that is not there."""
+        size, first = self.size(shard), shard * self.recipe.shard_size
+        samples = self.recipe.samples_per_identity
+        return [Picture(*divmod(number, samples)) for number in range(first, first + size)]
 
     def shard_of(self, picture: Picture) -> int:
         """The shard that a picture lies in. Raises ValueRangeError for one that is not of the dataset."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pyface.data.face_attributes import ATTRIBUTES, CONDITIONS
-from pyface.errors import CheckpointError, ValueRangeError
+from pyface.errors import ValueRangeError
 from pyface.generation.network import training_facts
 from pyface.generation.plan import DatasetRecipe, Picture
 from pyface.io.rng import Domain, normals, uniforms
@@ -95,14 +95,8 @@ def passing_conditions(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_samples(network: str | Path, c_dim: int) -> npt.NDArray[np.float32] | None:
-    """float32 [K, c_dim], conditions that training stored in the checkpoint; None where there are none.
-
-    A file that is no checkpoint, such as an exported network, has none either.
-    """
-    try:
-        stored = np.asarray(training_facts(network).get("label_samples", []), np.float32)
-    except CheckpointError:
-        return None
+    """float32 [K, c_dim], conditions that training stored in the checkpoint; None where there are none."""
+    stored = np.asarray(training_facts(network).get("label_samples", []), np.float32)
     return stored if stored.ndim == 2 and stored.shape[1] == c_dim and len(stored) else None
 
 

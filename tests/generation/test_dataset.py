@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -16,16 +17,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pyface.data import ImageFolder
-from pyface.errors import CheckpointError, DataError, MissingExtraError, ValueRangeError
+from pyface.errors import CheckpointError, DataError, ExportError, MissingExtraError, ValueRangeError
+from pyface.generation.checking import verify_dataset
 from pyface.generation.dataset import EngineSettings, write_dataset
-from pyface.generation.manifest import read_manifest
+from pyface.generation.manifest import open_store, read_manifest
 from pyface.generation.network import load_network
 from pyface.generation.plan import Picture
+from pyface.generation.regenerate import regenerate
 from pyface.generation.sampling import draw_latents
 from pyface.generation.shards import members
+from pyface.io.checkpoint import save_model
 from pyface.io.images import to_uint8
+from pyface.models import GeneratorConfig, StyleGAN2Generator
 from pyface.training.source import open_training_set
 
 SMALL = {"identities": 12, "samples_per_identity": 3, "seed": 5, "shard_size": 4, "image": "png"}
@@ -57,10 +63,6 @@ def test_pictures_are_those_of_the_network(network, undisturbed):
 
 
 def _decoded(data):
-    import io
-
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
@@ -298,3 +300,51 @@ def test_the_command_itself_killed_with_its_workers(network, storage, tmp_path, 
             break
         time.sleep(0.5)
     assert storage.tree(tmp_path / "set") == storage.tree(tmp_path / "whole")
+
+
+def test_several_spectra_one_of_them_grey(storage, tmp_path):
+    torch.manual_seed(1)
+    config = GeneratorConfig(
+        16, z_dim=8, w_dim=8, mapping_layers=2, channel_base=128, channel_max=16, spectra={"vis": 3, "nir": 1}
+    )
+    save_model(tmp_path / "pair.safetensors", StyleGAN2Generator(config))
+    chosen = {"identities": 3, "samples_per_identity": 2, "image": "png"}
+    for form in ("shards", "folder"):
+        out = tmp_path / form
+        write_dataset(out, tmp_path / "pair.safetensors", storage=form, **chosen)
+        stored = open_store(out).read(Picture(2, 1))
+        assert _decoded(stored.files["vis"]).shape == (16, 16, 3)
+        assert _decoded(stored.files["nir"]).shape == (16, 16)
+        assert stored.conditions == {}
+        assert verify_dataset(out).sound
+        assert regenerate(out, 2, 1, network=tmp_path / "pair.safetensors").verdict.endswith("stored one")
+    assert ImageFolder(tmp_path / "folder").spectra == ("vis", "nir")
+
+
+def test_an_exported_file_as_the_engine(network, undisturbed, tmp_path):
+    pytest.importorskip("onnxscript", reason='needs the extra "export"')
+    from pyface.export.onnx import export_onnx
+
+    exported = tmp_path / "tiny.onnx"
+    export_onnx(network, exported, inputs="ws")
+    settings = EngineSettings(str(exported))
+    write_dataset(tmp_path / "set", network, settings=settings, **SMALL)
+    manifest = read_manifest(tmp_path / "set")
+    assert manifest.recipe.engine == "onnxruntime"
+    assert manifest.complete
+    stored, native = (open_store(f).read(Picture(3, 1)) for f in (tmp_path / "set", undisturbed))
+    assert stored.conditions == native.conditions
+    levels = [_decoded(files.files["vis"]).astype(int) for files in (stored, native)]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
+    with pytest.raises(ExportError, match="Name the checkpoint it was made of as the network"):
+        write_dataset(tmp_path / "x", exported, count=2)
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_threads_do_not_change_pictures(network, tmp_path, engine):
+    found = []
+    for threads in (1, 2):
+        out = tmp_path / str(threads)
+        write_dataset(out, network, settings=EngineSettings(engine, threads=threads), **SMALL)
+        found.append([path.read_bytes() for path in sorted(out.glob("*.tar"))])
+    assert found[0] == found[1]

@@ -46,7 +46,7 @@ def test_every_picture_lies_in_one_shard():
     plan = Plan(RECIPE)
     assert plan.shards == 4
     parts = [plan.pictures(shard) for shard in range(plan.shards)]
-    assert [len(part) for part in parts] == [4, 4, 4, 3]
+    assert [len(part) for part in parts] == [plan.size(shard) for shard in range(4)] == [4, 4, 4, 3]
     flat = [picture for part in parts for picture in part]
     assert flat == [Picture(identity, sample) for identity in range(5) for sample in range(3)]
     assert all(plan.shard_of(p) == shard for shard, part in enumerate(parts) for p in part)
