@@ -32,7 +32,7 @@ from pyface.generation.shards import ShardStore, members
 __all__ = ["ALONE", "SERIAL", "dataset_cases", "dataset_workload"]
 
 ALONE, SERIAL = "engine alone", "one after the other"
-_SIDES = {64: 512, 256: 48}  # resolution -> pictures of a run; 64 is the generator that ships
+_SIDES = {64: 512, 256: 32}  # resolution -> pictures of a run; 64 is the generator that ships
 _IMAGES = ("jpeg", "png")
 _BATCH = 16
 _TOLERANCE = 0.0  # an engine repeats itself, and so does an encoder

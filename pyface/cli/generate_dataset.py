@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
-
-from pyface.errors import DataError
 
 __all__ = ["dataset", "regen"]
 
@@ -127,17 +126,22 @@ def dataset(network: str, out: Path, quiet: bool, **options: Any) -> None:
     picture depends on the options and its number alone. A run that was stopped, however it was, goes on when
     the same command is given again; the result is the same.
     """
+    try:
+        _write(network, out, quiet, options)
+    except KeyboardInterrupt:
+        command = shlex.join(["pyface", *sys.argv[1:]])
+        click.echo(f"{_how_far(out)} To go on: {command}", err=True)
+        sys.exit(_INTERRUPTED)
+
+
+def _write(network: str, out: Path, quiet: bool, options: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     from pyface.generation.dataset import EngineSettings, Work, write_dataset
     from pyface.generation.network import parse_conditions
 
-    settings = EngineSettings(
-        **{
-            name: options.pop(name)
-            for name in ("engine", "precision", "batch", "device", "threads", "encoders", "force")
-        }
-    )
+    how = ("engine", "precision", "batch", "device", "threads", "encoders", "force")
+    settings = EngineSettings(**{name: options.pop(name) for name in how})
     given = {
         "identities": options.pop("ids"),
         "samples_per_identity": options.pop("samples_per_id"),
@@ -152,15 +156,9 @@ def dataset(network: str, out: Path, quiet: bool, **options: Any) -> None:
             click.echo(work.engine, err=True)
             bar.reset(total=work.pictures)
 
-        try:
-            written = write_dataset(
-                out, network, settings=settings, begun=begun, progress=bar.update, **given, **options
-            )
-        except KeyboardInterrupt:
-            bar.close()
-            command = shlex.join(["pyface", *sys.argv[1:]])
-            click.echo(f"{_how_far(out)} To go on: {command}", err=True)
-            sys.exit(_INTERRUPTED)
+        written = write_dataset(
+            out, network, settings=settings, begun=begun, progress=bar.update, **given, **options
+        )
     recipe = written.recipe
     what = f"{recipe.count} pictures of {recipe.identities} people in {written.all_shards} shards in {out}"
     if written.complete:
@@ -177,13 +175,14 @@ def _names(text: str | None) -> str | tuple[str, ...] | None:
 
 
 def _how_far(folder: Path) -> str:
-    from pyface.generation.manifest import open_store
-
+    """How much is complete, told without what takes long to import: it may be why somebody stopped."""
     try:
-        store = open_store(folder)
-    except DataError:
+        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        shards = int(json.loads(text)["plan"]["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
         return "Stopped before the first shard."
-    return f"Stopped; {len(store.record_files())} of {store.plan.shards} shards are complete."
+    records = [*folder.glob("shard-*.json"), *folder.glob("records/chunk-*.json")]
+    return f"Stopped; {len(records)} of {shards} shards are complete."
 
 
 @click.command()

@@ -274,8 +274,9 @@ def write_dataset(
 ) -> Written:
     """Write a dataset, or go on where an earlier call with the same choices was stopped.
 
-    Every file appears whole or not at all, and its bytes depend on the choices alone: not on workers, on what
-    was interrupted, nor on how the work was divided.
+    Every file appears whole or not at all, and its bytes depend on the choices and the engine alone: not on
+    workers, on what was interrupted, nor on how the work was divided. (The numbers of other engines than
+    "native" may depend on their `threads` on a CPU; set those where the bytes matter.)
 
     Args:
         out: folder of the dataset; new, empty, or of the same recipe.
@@ -297,9 +298,7 @@ def write_dataset(
             written; or workers died again and again.
     """
     settings = settings or EngineSettings()
-    if workers < 1:
-        raise ValueRangeError(f"workers must be 1 or more; got {workers}.")
-    check_people(choices.get("count"), choices.get("identities"), choices.get("samples_per_identity"))
+    _check(workers, choices)
     with settings.open(network, choices.get("noise", "const")) as engine:
         recipe = make_recipe(network, engine, **choices)
         share = Plan(recipe).share(shard_index, num_shards)
@@ -320,6 +319,13 @@ def write_dataset(
                 run_workers(job, todo, workers, observer=reports)
     complete = len(store.record_files()) == store.plan.shards
     return Written(store.folder, recipe, store.plan.shards, len(share), len(todo), complete)
+
+
+def _check(workers: int, choices: DatasetChoices) -> None:
+    """What can be told before a network is loaded."""
+    if workers < 1:
+        raise ValueRangeError(f"workers must be 1 or more; got {workers}.")
+    check_people(choices.get("count"), choices.get("identities"), choices.get("samples_per_identity"))
 
 
 class _Progress:

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,17 @@ def dataset_part(
     store = STORES[recipe.storage](make_folder(folder), recipe)
     with writing_part(folder, index, of):
         begin_manifest(store, made_by or {})
-        for path, shard in store.leftovers().items():
-            if shard in share:
-                _remove(path)
+        _sweep(store, share)
         yield store
+        _sweep(store, share)  # what workers left that died on the way
         complete_manifest(store)
+
+
+def _sweep(store: Store, shards: Collection[int]) -> None:
+    """Remove temporary files of shards that nobody writes now."""
+    for path, shard in store.leftovers().items():
+        if shard in shards:
+            _remove(path)
 
 
 def begin_manifest(store: Store, made_by: Mapping[str, Any]) -> None:

@@ -92,7 +92,8 @@ def regenerate(
         network: the generator's file; by default the one named in the manifest, by that name in the current
             folder, in `folder` or beside it, or of those that come with pyface.
         engine: another one than the dataset's.
-        device, threads: as in `pyface.export.engine.open_engine`.
+        device, threads: as in `pyface.export.engine.open_engine`; by default as many threads as made the
+            picture, where the numbers of the engine depend on that.
 
     Raises:
         ValueRangeError: there is no such picture in the plan.
@@ -110,6 +111,8 @@ def regenerate(
         )
     stored, record = store.read(picture), Record.read(store.record_path(shard))
     file = _network_of(recipe, Path(folder), network)
+    if threads is None and engine is None:
+        threads = record.made_by.get("threads")
     settings = EngineSettings(
         engine or recipe.engine, recipe.precision, recipe.batch, device, threads, force=True
     )
