@@ -69,7 +69,7 @@ def dataset_workload(side: int, count: int, dtype: str, image: str, device: str,
     network: Any = "demo"
     if side != 64 or settings:
         network = random_generator(side, **{"channel_base": channel_base_of(side), **settings})
-    how = EngineSettings(precision=dtype, batch=_BATCH, device=device)
+    how = EngineSettings(precision=dtype, batch=_BATCH, device=device, threads=torch.get_num_threads())
     engine = open_engine(network, precision=dtype, batch=_BATCH, device=device)
     work = _Work(engine, _recipe(engine, count, image), how.encoders_beside(device))
     variants = {

@@ -67,8 +67,16 @@ def _engine_options(function: Any) -> Any:
                 "[default: fp32, or the exported file's]",
             ),
             click.option("--batch", type=int, help="Pictures at a time.  [default: 16, or the file's]"),
-            click.option("--workers", type=int, default=1, show_default=True, help="Processes."),
-            click.option("--threads", type=int, help="CPU threads of an engine.  [default: all / workers]"),
+            click.option(
+                "--workers", type=int, help="Processes.  [default: one for each GPU, or core up to 4]"
+            ),
+            click.option(
+                "--threads",
+                type=int,
+                default=1,
+                show_default=True,
+                help="CPU threads of an engine; the last bits of a picture depend on their number.",
+            ),
             click.option("--encoders", type=int, help="Threads that encode.  [default: by device]"),
             click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto."),
             click.option(
@@ -156,8 +164,17 @@ def _write(network: str, out: Path, quiet: bool, options: dict[str, Any]) -> Non
             click.echo(work.engine, err=True)
             bar.reset(total=work.pictures)
 
+        workers = options.pop("workers")
+        workers = settings.usual_workers() if workers is None else workers
         written = write_dataset(
-            out, network, settings=settings, begun=begun, progress=bar.update, **given, **options
+            out,
+            network,
+            settings=settings,
+            workers=workers,
+            begun=begun,
+            progress=bar.update,
+            **given,
+            **options,
         )
     recipe = written.recipe
     what = f"{recipe.count} pictures of {recipe.identities} people in {written.all_shards} shards in {out}"
@@ -192,7 +209,7 @@ def _how_far(folder: Path) -> str:
 @click.option("--out", type=click.Path(path_type=Path), help="A .jpg or .png file for it.")
 @click.option("--network", help="The generator's file.  [default: of the name in the manifest]")
 @click.option("--engine", help="Another engine than the dataset's.")
-@click.option("--threads", type=int, help="CPU threads.  [default: torch's choice]")
+@click.option("--threads", type=int, help="CPU threads.  [default: as many as made it]")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
 def regen(folder: Path, identity: int, sample: int, out: Path | None, **options: Any) -> None:
     """Make one picture of the dataset DIR again and compare it with the one that lies there.

@@ -33,6 +33,7 @@ __all__ = ["VARIATION", "DatasetChoices", "EngineSettings", "Work", "Written", "
 VARIATION = 0.2  # of several samples of an identity: as alike as renders of one person (docs/datasets.md)
 _BATCH = 16
 _MOST_ENCODERS = 8
+_MOST_WORKERS = 4  # without being asked: each has a copy of the network and its own memory
 
 
 class DatasetChoices(TypedDict, total=False):
@@ -67,15 +68,17 @@ class EngineSettings:
     """Which engine, and how it runs; see `pyface.export.engine.open_engine`.
 
     engine: a name, "auto", or the path of a file that was exported from the network with ws as its input.
-    precision, batch: None: fp32 and 16, or those of the exported file. encoders: threads that encode beside
-    the engine; None: as many as suit the device. force: take an exported file that failed its certificate.
+    precision, batch: None: fp32 and 16, or those of the exported file. threads: of the engine on a CPU; one
+    by default, since the last bits of a picture depend on their number: more processes use more cores.
+    encoders: threads that encode beside the engine; None: as many as suit the device. force: take an exported
+    file that failed its certificate.
     """
 
     engine: str = "auto"
     precision: str | None = None
     batch: int | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: int = 1
     encoders: int | None = None
     force: bool = False
 
@@ -105,14 +108,17 @@ class EngineSettings:
             force=self.force,
         )
 
-    def of_worker(self, worker: int, workers: int) -> EngineSettings:
-        """Those of one of several processes on this machine, which share its cores and its GPUs."""
-        device = self.device
-        if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-            device = f"cuda:{worker % torch.cuda.device_count()}"
-        return replace(
-            self, device=device, threads=self.threads or max(1, torch.get_num_threads() // workers)
-        )
+    def of_worker(self, worker: int) -> EngineSettings:
+        """Those of one of several processes on this machine, which share its GPUs."""
+        if self.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+            return replace(self, device=f"cuda:{worker % torch.cuda.device_count()}")
+        return self
+
+    def usual_workers(self) -> int:
+        """Processes that suit this machine: one for each GPU, or for each core, at most four."""
+        if self.device == "cpu" or not torch.cuda.is_available():
+            return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        return torch.cuda.device_count() if self.device in ("auto", "cuda") else 1
 
     def encoders_beside(self, device: str, workers: int = 1) -> int:
         """Threads that encode beside an engine on a kind of device.
@@ -275,8 +281,7 @@ def write_dataset(
     """Write a dataset, or go on where an earlier call with the same choices was stopped.
 
     Every file appears whole or not at all, and its bytes depend on the choices and the engine alone: not on
-    workers, on what was interrupted, nor on how the work was divided. (The numbers of other engines than
-    "native" may depend on their `threads` on a CPU; set those where the bytes matter.)
+    workers, on what was interrupted, nor on how the work was divided.
 
     Args:
         out: folder of the dataset; new, empty, or of the same recipe.
@@ -311,6 +316,7 @@ def write_dataset(
             reports.made(sum(record.pictures for record in there.values()))
             if settings.engine == "auto":
                 settings = replace(settings, engine=engine.name)
+            workers = min(workers, max(1, len(todo)))
             job = _Job(store.folder, recipe, network, settings, workers)
             if workers == 1:
                 job.write(engine, todo, reports)
@@ -353,7 +359,7 @@ class _Job:
     workers: int
 
     def __call__(self, shards: Iterator[int], observer: Observer, worker: int) -> None:
-        settings = self.settings.of_worker(worker, self.workers)
+        settings = self.settings.of_worker(worker)
         with settings.open(self.network, self.recipe.noise) as engine:
             self.write(engine, shards, observer)
 

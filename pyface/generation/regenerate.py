@@ -93,7 +93,7 @@ def regenerate(
             folder, in `folder` or beside it, or of those that come with pyface.
         engine: another one than the dataset's.
         device, threads: as in `pyface.export.engine.open_engine`; by default as many threads as made the
-            picture, where the numbers of the engine depend on that.
+            picture.
 
     Raises:
         ValueRangeError: there is no such picture in the plan.
@@ -111,8 +111,7 @@ def regenerate(
         )
     stored, record = store.read(picture), Record.read(store.record_path(shard))
     file = _network_of(recipe, Path(folder), network)
-    if threads is None and engine is None:
-        threads = record.made_by.get("threads")
+    threads = threads or record.made_by.get("threads") or 1
     settings = EngineSettings(
         engine or recipe.engine, recipe.precision, recipe.batch, device, threads, force=True
     )

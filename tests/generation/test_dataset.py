@@ -339,12 +339,3 @@ def test_an_exported_file_as_the_engine(network, undisturbed, tmp_path):
     assert np.abs(levels[0] - levels[1]).max() <= 1
     with pytest.raises(ExportError, match="Name the checkpoint it was made of as the network"):
         write_dataset(tmp_path / "x", exported, count=2)
-
-
-def test_threads_do_not_change_the_native_engines_pictures(network, tmp_path):
-    found = []
-    for threads in (1, 2):
-        out = tmp_path / str(threads)
-        write_dataset(out, network, settings=EngineSettings("native", threads=threads), **SMALL)
-        found.append([path.read_bytes() for path in sorted(out.glob("*.tar"))])
-    assert found[0] == found[1]
