@@ -240,7 +240,7 @@ class Zygote:
 
 def _arguments(network, out, **more):
     options = {"network": network, "out": out, "ids": 60, "samples-per-id": 2, "shard-size": 3, "batch": 3}
-    options |= {"image": "png", "threads": 1} | more
+    options |= {"image": "png", "workers": 1} | more
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
