@@ -325,8 +325,8 @@ def _keep_float32(model: Any, types: Any) -> None:
 
     In a graph that computes in bfloat16 itself, that is everything it computes in float32; in one of float32
     alone, what comes before the first convolution: mapping, styles and demodulation, whose errors would be
-    in every number after them. OpenVINO before 2026 heeds it; newer ones know another mark, which Python cannot
-    make, and are nearly as exact without.
+    in every number after them. OpenVINO before 2026 heeds it; newer ones know another mark, which Python
+    cannot make, and are nearly as exact without.
     """
     operations = model.get_ordered_ops()
     mixed = any(port.get_element_type() == types.bf16 for op in operations for port in op.outputs())
