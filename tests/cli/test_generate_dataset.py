@@ -146,6 +146,7 @@ def test_an_interrupt_at_once_is_one_line_too(tmp_path, network, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyface.generation.dataset.open_engine", interrupted)
+    monkeypatch.setattr("sys.argv", ["pyface", "generate", "dataset"])
     result = _dataset(network, tmp_path / "set", "--count", 3)
     assert result.exit_code == 130
     assert result.output.startswith("Stopped before the first shard. To go on: pyface ")

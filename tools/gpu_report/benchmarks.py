@@ -19,7 +19,7 @@ __all__ = ["GROUPS", "cases_inner", "ceilings", "ceilings_inner", "kernels", "su
 GROUPS = {
     "ops": ("ops", "calls", "renderer", "alignment"),
     "layers": ("layers",),
-    "networks": ("networks", "projection", "encoding"),
+    "networks": ("networks", "projection", "encoding", "engines", "dataset"),
     "training": ("training",),
     "scaling": ("scaling", "process"),
 }
