@@ -43,7 +43,12 @@ PARTS = (
     Part("ceilings", 1, "copies, matrix products, convolutions", benchmarks.ceilings),
     Part("ops", 10, "cases: ops, calls, renderer, alignment", benchmarks.suite("ops")),
     Part("layers", 6, "cases: layers", benchmarks.suite("layers")),
-    Part("networks", 10, "cases: networks, projection, encoding, engines, datasets", benchmarks.suite("networks")),
+    Part(
+        "networks",
+        10,
+        "cases: networks, projection, encoding, engines, datasets",
+        benchmarks.suite("networks"),
+    ),
     Part("training", 8, "cases: training", benchmarks.suite("training")),
     Part("scaling", 10, "cases: batch and resolution", benchmarks.suite("scaling")),
     Part("kernels", 4, "the CUDA ladders of bench/kernels", benchmarks.kernels),
