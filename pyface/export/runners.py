@@ -9,6 +9,7 @@ that the caller gives, or into fresh arrays. A runner may be called from several
 
 from __future__ import annotations
 
+import abc
 import importlib
 import importlib.util
 import math
@@ -145,7 +146,7 @@ def absence(runtime: str) -> str | None:
     return f'{runtime} is not installed; install it with: pip install "pyface-synth[{RUNTIMES[runtime]}]"'
 
 
-class CpuRunner:
+class CpuRunner(abc.ABC):
     """An artefact over the caller's memory: checks, buffers, and what `Runner` asks for."""
 
     runtime: str = ""
@@ -184,8 +185,9 @@ class CpuRunner:
             ) from error
         return results
 
+    @abc.abstractmethod
     def _compute(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        raise NotImplementedError
+        """Runs the file on checked arrays, into `outputs`."""
 
     def describe(self) -> dict[str, Any]:
         """What the numbers depend on, for reports."""
@@ -197,6 +199,7 @@ class CpuRunner:
             "batch": self.batch,
         }
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Free what the runtime holds; calls after it raise ExportError."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 
 import torch
@@ -38,7 +39,7 @@ class Upsample(nn.Module):
         return upfirdn2d(x, self.filter, up=2, padding=self.padding)
 
 
-class _Up(nn.Module):
+class _Up(nn.Module, abc.ABC):
     """A convolution and the filter, to twice the size.
 
     Args:
@@ -61,13 +62,13 @@ class _Up(nn.Module):
             self.padding = (before, after, before, after)
             self.register_buffer("filter", _with_gain(taps))
 
+    @abc.abstractmethod
     def kept(self, weight: Tensor) -> Tensor:
         """`weight` [O, I, 3, 3] as `enlarged` uses it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def enlarged(self, x: Tensor) -> Tensor:
         """x with zeros between its pixels, convolved: [N, O, 2 H + 1 + beyond, 2 W + 1 + beyond]."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, O, 2 H, 2 W] of x [N, I, H, W]."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pyface.errors import ExportError
 from pyface.export.artefact import Artefact
-from pyface.export.engines.fixed_batch import Engine, GeneratorFacts, Settings
+from pyface.export.engines.artefact_engine import ArtefactEngine
+from pyface.export.engines.fixed_batch import GeneratorFacts, Settings
 from pyface.export.runners import open_runner
 
 __all__ = ["OnnxRuntimeEngine", "OpenVinoEngine", "RunnerEngine"]
 
 
-class RunnerEngine(Engine):
+class RunnerEngine(ArtefactEngine):
     """An engine over an artefact that runs on the CPU.
 
     The runtime reads latents where they lie and writes pictures into memory that is kept from call to call.
@@ -29,8 +28,7 @@ class RunnerEngine(Engine):
     def __init__(
         self, artefact: Artefact, facts: GeneratorFacts, settings: Settings, mapping: nn.Module | None
     ) -> None:
-        super().__init__(facts, settings, mapping, tuple(tensor.name for tensor in artefact.spec.inputs))
-        self.artefact = artefact
+        super().__init__(artefact, facts, settings, mapping)
         self._runner: Any = open_runner(
             artefact, runtime=self.name, threads=settings.threads, batch=settings.batch
         )
@@ -38,21 +36,6 @@ class RunnerEngine(Engine):
             tensor.name: torch.empty(tensor.concrete(settings.batch), dtype=getattr(torch, tensor.dtype))
             for tensor in artefact.spec.outputs
         }
-
-    def _images(self, rows: dict[str, Tensor], psi: float) -> dict[str, Tensor]:
-        if self.artefact.spec.uint8:
-            raise ExportError(
-                f"{self.artefact.path.name} gives pixels and no float images. Call pixels, or export it "
-                "without uint8."
-            )
-        return self._run(rows, psi)
-
-    def _pixels(self, rows: dict[str, Tensor], psi: float, count: int, into: Mapping[str, Tensor]) -> None:
-        if not self.artefact.spec.uint8:
-            super()._pixels(rows, psi, count, into)
-            return
-        for name, made in self._run(rows, psi).items():
-            into[name].copy_(made[:count])
 
     def _run(self, rows: dict[str, Tensor], psi: float) -> dict[str, Tensor]:
         self._runner.run({**rows, "psi": psi} if "psi" in self.inputs else rows, self._room)

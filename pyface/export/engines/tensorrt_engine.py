@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pyface.errors import ExportError
 from pyface.export.artefact import Artefact
-from pyface.export.engines.fixed_batch import Engine, GeneratorFacts, Settings
+from pyface.export.engines.artefact_engine import ArtefactEngine
+from pyface.export.engines.fixed_batch import GeneratorFacts, Settings
 
 __all__ = ["TensorRTEngine", "TensorRTRTXEngine"]
 
 
-class TensorRTEngine(Engine):
+class TensorRTEngine(ArtefactEngine):
     """TensorRT. Latents are read and pictures written on the GPU; the work of a batch is a CUDA graph.
 
     Args:
@@ -28,27 +27,11 @@ class TensorRTEngine(Engine):
     def __init__(
         self, artefact: Artefact, facts: GeneratorFacts, settings: Settings, mapping: nn.Module | None
     ) -> None:
-        super().__init__(facts, settings, mapping, tuple(tensor.name for tensor in artefact.spec.inputs))
+        super().__init__(artefact, facts, settings, mapping)
         from pyface.export.tensorrt import load_engine
 
-        self.artefact = artefact
         self._running: Any = load_engine(artefact, device=settings.device.index or 0)
         self._fixed: Any = self._running.fixed(settings.batch)
-
-    def _images(self, rows: dict[str, Tensor], psi: float) -> dict[str, Tensor]:
-        if self.artefact.spec.uint8:
-            raise ExportError(
-                f"{self.artefact.path.name} gives pixels and no float images. Call pixels, or build it "
-                "without uint8."
-            )
-        return self._run(rows, psi)
-
-    def _pixels(self, rows: dict[str, Tensor], psi: float, count: int, into: Mapping[str, Tensor]) -> None:
-        if not self.artefact.spec.uint8:
-            super()._pixels(rows, psi, count, into)
-            return
-        for name, made in self._run(rows, psi).items():
-            into[name].copy_(made[:count], non_blocking=True)
 
     def _run(self, rows: dict[str, Tensor], psi: float) -> dict[str, Tensor]:
         made: dict[str, Tensor] = self._fixed({**rows, "psi": psi} if "psi" in self.inputs else rows)
