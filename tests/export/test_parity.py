@@ -23,6 +23,7 @@ from pyface.export.engine_runners import EngineRunner
 from pyface.export.generator_form import GeneratorForm
 from pyface.export.parity import Certificate, certify, verify_artefact
 from pyface.export.runners import RUNTIMES, absence
+from pyface.export.runners import _keep_float32 as keep_float32
 from pyface.export.spec import BATCH, EngineSpec, TensorSpec
 from pyface.faces.embed import recognition_64
 from pyface.models import GeneratorConfig, StyleGAN2Generator, create, load
@@ -373,6 +374,20 @@ def _near_its_form(artefact: Artefact, network: StyleGAN2Generator) -> None:
     form = _certified(network, _runner(network, {"precision": "bf16"}), batches=(8,))
     for found, best in zip(certificate.results[0].measurements, form.results[0].measurements, strict=True):
         assert found.agreement.rmse < 1.7 * best.agreement.rmse
+
+
+def test_what_comes_before_convolutions_is_marked(exported: Artefact) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed (pyface-synth[openvino])")
+    model = openvino.Core().read_model(exported.path)
+    keep_float32(model, openvino.Type)
+    marked = {op.get_friendly_name() for op in model.get_ops() if "precise_0" in op.get_rt_info()}
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}
+    for op in model.get_ops():
+        kinds[op.get_friendly_name() in marked].add(op.get_type_name())
+    assert "MatMul" in kinds[True]  # mapping and styles
+    assert "MatMul" not in kinds[False]
+    assert {"Convolution", "Result"} <= kinds[False]
+    assert not any("Convolution" in kind for kind in kinds[True])
 
 
 def test_openvino_keeps_latents_in_float32(exported: Artefact, small: StyleGAN2Generator) -> None:
